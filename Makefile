@@ -1,0 +1,47 @@
+# `make help` lists the targets. VENV=folder puts the virtual environment elsewhere, PYTHON=program
+# chooses the interpreter that makes it.
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell \
+	$(name) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $(name))))
+# `-m` of pytest: .ci/run and check-long also run the slow tests.
+TESTS ?= not slow
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: help test check-long demo docs format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: $(INSTALLED) ## install everything the tests need from PyPI, then run the tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "$(TESTS)"
+
+check-long: ## the full forms of the slow tests, and all the others
+	RT2_CHECK=full $(MAKE) test TESTS=
+
+demo: ## the main job in small (not there yet)
+	@echo 'make demo: not there yet: it needs the trainer, the server and the closed loop,' \
+		'which come next (CHANGELOG.md)' >&2; exit 1
+
+docs: $(INSTALLED) ## write what is generated: docs/features.md and the README's table
+	$(BIN)/python docs/features.py
+
+format: $(INSTALLED) ## ruff: format, and mend what it can
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format --quiet
+
+clean: ## remove the virtual environment and all caches
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache packages/rt2_client/build packages/rt2_client/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): setup.py pyproject.toml
+	@test -n "$(PYTHON)" || { echo 'make: no Python 3.11 or later with venv and ensurepip found' \
+		'(Debian: apt-get install python3.11-venv); or say which: make PYTHON=/path/to/python' >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
+	@touch $@

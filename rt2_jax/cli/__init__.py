@@ -1,0 +1,1 @@
+"""The `rt2` command: thin, lazily imported, no logic of its own."""

@@ -1,0 +1,30 @@
+"""What every test may rely on: repeatable property tests, the sample data, how long to check."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of small real data sets; it is not part of the project, so tests skip without."""
+    folder = Path(os.environ.get("RT2_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no sample data: RT2_SHARED_DATA is not set and {folder} is not a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def full_check() -> bool:
+    """Whether `slow` tests run in full (`make check-long`) or in their short form (`.ci/run`)."""
+    length = os.environ.get("RT2_CHECK", "short")
+    if length not in ("short", "full"):
+        raise ValueError(f"RT2_CHECK is {length!r}; expected 'short' or 'full'")
+    return length == "full"
