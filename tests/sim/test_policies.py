@@ -1,0 +1,107 @@
+"""Experts solve the world, and what is no expert does not: success means something."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rt2_jax.actions.policy import Policy
+from rt2_jax.sim.env import TabletopEnv
+from rt2_jax.sim.film import Film
+from rt2_jax.sim.policies import POLICIES, make_policy
+from rt2_jax.sim.render import RenderSettings
+from rt2_jax.sim.rollout import Outcome, outcome, play
+
+BLIND = RenderSettings(height=2, width=2)  # none of these policies looks at the picture
+
+
+def _outcomes(skill: str, policy: str, seeds: range, **options) -> list[Outcome]:
+    env = TabletopEnv(skill, render=BLIND)
+    player = make_policy(policy, env)
+    return [outcome(env, list(play(env, player, seed, **options))) for seed in seeds]
+
+
+def _share(outcomes: list[Outcome]) -> float:
+    return sum(o.success for o in outcomes) / len(outcomes)
+
+
+@pytest.mark.parametrize("skill", ["reach", "push"])
+def test_the_expert_succeeds_in_at_least_95_percent_of_200_scenes(skill):
+    outcomes = _outcomes(skill, "expert", range(10_000, 10_200))
+    assert _share(outcomes) >= 0.95, [o for o in outcomes if not o.success]
+
+
+@pytest.mark.parametrize("policy", ["random", "do_nothing"])
+@pytest.mark.parametrize("skill", ["reach", "push"])
+def test_random_motion_and_standing_still_succeed_in_at_most_5_percent(skill, policy):
+    assert _share(_outcomes(skill, policy, range(10_000, 10_060))) <= 0.05
+
+
+def test_the_expert_ends_its_episodes_itself():
+    assert all(o.terminated and o.steps < 40 for o in _outcomes("push", "expert", range(20)))
+
+
+def test_the_expert_keeps_to_the_action_space_and_the_workspace():
+    env = TabletopEnv("push", render=BLIND)
+    for seed in range(20):
+        for step in play(env, make_policy("expert", env), seed):
+            assert step.info["clipped"] == [] and step.info["limited"] == []
+
+
+def test_every_named_policy_is_a_policy():
+    env = TabletopEnv("reach", render=BLIND)
+    assert all(isinstance(make_policy(name, env), Policy) for name in POLICIES)
+    with pytest.raises(ValueError, match="'clever', expected one of expert, random, do_nothing"):
+        make_policy("clever", env)
+
+
+def test_a_random_episode_can_be_repeated():
+    first, second = (_outcomes("reach", "random", range(3)) for _ in range(2))
+    assert first == second
+
+
+def test_a_chunk_of_actions_is_executed_in_order():
+    env = TabletopEnv("reach", render=BLIND)
+
+    class TwoSteps:
+        def reset(self, session=None):
+            pass
+
+        def infer(self, observation):
+            actions = np.zeros((2, 8), np.float32)
+            actions[:, 0] = 1.0
+            actions[1, 1] = 0.01
+            return {"actions": actions}
+
+    moves = [step.action[1] for step in play(env, TwoSteps(), 0)]
+    assert len(moves) == 40
+    assert moves == pytest.approx([0.0, 0.01] * 20)
+
+
+def test_an_answer_that_is_no_action_stops_the_episode_by_name():
+    env = TabletopEnv("reach", render=BLIND)
+
+    class Silent:
+        def reset(self, session=None):
+            pass
+
+        def infer(self, observation):
+            return {"action": np.zeros((1, 8), np.float32)}
+
+    with pytest.raises(KeyError, match="reach-0, step 0: expected a dict with 'actions'"):
+        list(play(env, Silent(), 0))
+
+
+def test_a_film_shows_every_step_with_its_instruction(tmp_path):
+    env = TabletopEnv("reach", render=BLIND)
+    film = Film(RenderSettings(height=96, width=128))
+    steps = list(play(env, make_policy("expert", env), 3, watch=film.watch))
+    film.end_episode(outcome(env, steps))
+    film.save(tmp_path / "films" / "out.gif")
+    with Image.open(tmp_path / "films" / "out.gif") as picture:
+        assert picture.width == 128 and picture.height > 96
+        # The pictures held at the end are one frame of the file that is shown longer.
+        assert picture.n_frames >= len(steps)
+    with pytest.raises(ValueError, match=r"found 'out.mp4', expected a name that ends in .gif"):
+        film.save(tmp_path / "out.mp4")
+    with pytest.raises(ValueError, match="no episode has been played"):
+        Film(BLIND).save(tmp_path / "none.gif")

@@ -1,0 +1,123 @@
+"""The scene vocabulary is data: it can grow, and a mistake in it is named."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+
+from rt2_jax.sim.textures import symbol_texture, table_texture
+from rt2_jax.sim.world import DEFAULT_WORLD, load_world
+
+
+def _changed(tmp_path: pathlib.Path, old: str, new: str) -> pathlib.Path:
+    text = DEFAULT_WORLD.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "world.toml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def test_the_built_in_world_has_what_the_documentation_promises():
+    world = load_world()
+    assert world.scene.objects[0] >= 5
+    assert {"red", "green", "blue"} <= set(world.colours)
+    assert {"star", "cube", "heart"} <= set(world.shapes)
+    assert set("ABCXYZ0123456789") <= set(world.symbols)
+    assert set(world.skills) == {"reach", "push"}
+    assert all(len(skill.templates) >= 5 for skill in world.skills.values())
+    assert world.skills["reach"].success_distance == 0.04
+    assert world.skills["reach"].start_distance == 0.10
+    assert (world.skills["push"].start_distance, world.skills["push"].success_distance) == (
+        0.12,
+        0.05,
+    )
+
+
+def test_two_touching_objects_count_as_pushed_together():
+    world = load_world()
+    assert 2 * world.scene.object_radius < world.skills["push"].success_distance
+
+
+def test_a_new_colour_makes_another_world(tmp_path):
+    path = _changed(tmp_path, "[colours]", "[colours]\nsilver = [190, 190, 200]")
+    grown = load_world(path)
+    assert "silver" in grown.colours
+    assert grown.hash != load_world().hash
+
+
+def test_the_hash_is_of_the_content_and_not_of_the_file(tmp_path):
+    path = _changed(tmp_path, "[colours]", "# a comment\n[colours]")
+    assert load_world(path).hash == load_world().hash
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("red = [214, 32, 36]", "red = [214, 32]", r"\[colours\] red.*\[red, green, blue\]"),
+        ("red = [214, 32, 36]", "red = [214, 32, 300]", r"\[colours\] red"),
+        ("star = [5, 0.42]", "stra = [5, 0.42]", r"\[shapes.star\].*regular, star, outline"),
+        ("regular = 3", "regular = 2", r"\[shapes.triangle\].*at least 3"),
+        ("[1.000, 0.000]", "[1.500, 0.000]", r"\[shapes.arrow\].*outside the unit circle"),
+        ("[1.000, 0.000]", "[-0.200, 0.500]", r"\[shapes.arrow\].*counter-clockwise"),
+        ('"go to the {target}"', '"go to the {goal}"', r"\[skills.reach\].*\['target'\]"),
+        ('"go to the {target}"', '"go away"', r"\[skills.reach\].*go away"),
+        ("[skills.push]", "[skills.throw]", r"\[skills.throw\].*reach, push"),
+        ("separation = 0.070", "", r"\[scene\]: missing \['separation'\]"),
+        ("separation = 0.070", "separation = -1.0", r"\[scene\] separation.*positive"),
+        ("objects = [5, 6]", "objects = [6, 5]", r"\[scene\] objects.*\[low, high\]"),
+        ("objects = [5, 6]", "objects = [3, 6]", r"expected at least 4"),
+        ("objects = [5, 6]", "objects = [5, 90]", r"too few different names"),
+        ("symbol_cubes = [0, 1]", "symbol_cubes = [0, 9]", r"symbol_cubes"),
+        ('A = ".###.', 'A = ".##', r"\[symbols\] A: expected 7 rows of 5 dots"),
+        ('name = "tabletop"', 'nam = "tabletop"', r"missing \['name'\], unknown \['nam'\]"),
+        ("[colours]", "[colours", r"not a TOML file"),
+    ],
+)
+def test_a_mistake_in_a_world_file_is_named(tmp_path, old, new, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load_world(_changed(tmp_path, old, new))
+    assert "world.toml" in str(error.value)
+
+
+def test_a_missing_world_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.toml"):
+        load_world(tmp_path / "nowhere.toml")
+
+
+def test_an_unknown_skill_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'juggle', expected one of push, reach"):
+        load_world().skill("juggle")
+
+
+def test_places_are_named_as_the_front_camera_sees_them():
+    world = load_world()
+    near_robot_left = (world.scene.region_x[0], world.scene.region_y[0])
+    assert world.place_of(*near_robot_left) == "top left"
+    assert world.place_of(0.03, 0.0) == "centre"
+    for x in np.linspace(-0.3, 0.3, 31):
+        for y in np.linspace(-0.3, 0.3, 31):
+            assert world.place_of(x, y) in world.places
+
+
+def test_a_point_that_no_place_covers_is_named():
+    world = load_world()
+    partial = dataclasses.replace(world, places={"top left": world.places["top left"]})
+    with pytest.raises(ValueError, match=r"no place covers \(0.030, 0.000\) m"):
+        partial.place_of(0.03, 0.0)
+
+
+def test_every_table_pattern_and_symbol_can_be_drawn():
+    world = load_world()
+    pictures = {
+        name: table_texture(table, np.random.default_rng(0)) for name, table in world.tables.items()
+    }
+    assert len(set(pictures.values())) == len(world.tables)
+    faces = {name: symbol_texture(dots) for name, dots in world.symbols.items()}
+    assert len(set(faces.values())) == len(world.symbols)
+
+
+def test_an_unknown_table_pattern_lists_the_known_ones():
+    table = dataclasses.replace(load_world().tables["oak"], pattern="lava")
+    with pytest.raises(ValueError, match="'lava', expected one of plain, wood"):
+        table_texture(table, np.random.default_rng(0))
