@@ -3,5 +3,9 @@
 from rt2_jax._lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
-    __name__, {"vocabulary.tokenizer": ["Tokenizer", "load_vocabulary"]}
+    __name__,
+    {
+        "recording": ["Recording", "RecordingInfo", "read_recording"],
+        "vocabulary.tokenizer": ["Tokenizer", "load_vocabulary"],
+    },
 )

@@ -125,7 +125,12 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         Args:
           seed: the scene is a function of (world, skill, seed) alone.
           options: `{"swap_instruction": True}` names other objects than those that are judged.
+
+        Raises:
+          ValueError: a negative seed, or an unknown option.
         """
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed: found {seed}, expected 0 or more")
         super().reset(seed=seed)
         options = dict(options or {})
         swapped = bool(options.pop("swap_instruction", False))

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rt2_jax.sim.env import TabletopEnv
 from rt2_jax.sim.render import RenderSettings, make_renderer
 from rt2_jax.sim.rollout import Outcome
+from rt2_jax.sim.simulation import TABLETOP_ACTIONS
 
 _BAR = 46  # pixels of the caption under the picture
 _HOLD = 7  # control steps that the last picture stays
@@ -20,15 +21,20 @@ class Film:
     """Collects pictures while episodes are played: pass `watch` to `rt2_jax.sim.rollout.play`.
 
     Args:
+      path: of the animated GIF.
       render: the pictures' size and renderer; they may be larger than what the policy sees.
       camera: whose pictures.
-      control_rate_hz: how fast the film runs; the robot's own rate shows true speed.
+
+    Raises:
+      ValueError: the path does not end in `.gif`.
     """
 
     def __init__(
-        self, render: RenderSettings, *, camera: str = "front", control_rate_hz: float = 5.0
+        self, path: str | pathlib.Path, render: RenderSettings, *, camera: str = "front"
     ) -> None:
-        self._camera, self._rate = camera, control_rate_hz
+        self._path, self._camera = pathlib.Path(path), camera
+        if self._path.suffix.lower() != ".gif":
+            raise ValueError(f"film: found {str(path)!r}, expected a name that ends in .gif")
         self._renderer = make_renderer(render)
         self._model: object = None
         self._episode: list[np.ndarray] = []
@@ -62,24 +68,21 @@ class Film:
         draw.text((8, height + 26), line, colour, _fitting_font(line, width - 16))
         return frame
 
-    def save(self, path: str | pathlib.Path) -> None:
-        """Writes an animated GIF.
+    def save(self) -> None:
+        """Writes the film, at the robot's own speed.
 
         Raises:
-          ValueError: the path does not end in `.gif`, or nothing has been filmed.
+          ValueError: nothing has been filmed.
         """
-        path = pathlib.Path(path)
-        if path.suffix.lower() != ".gif":
-            raise ValueError(f"film: found {path.name!r}, expected a name that ends in .gif")
         if not self._frames:
-            raise ValueError(f"film {path}: no episode has been played")
-        path.parent.mkdir(parents=True, exist_ok=True)
+            raise ValueError(f"film {self._path}: no episode has been played")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         first, *rest = self._frames
         first.save(
-            path,
+            self._path,
             save_all=True,
             append_images=rest,
-            duration=round(1000 / self._rate),
+            duration=round(1000 / TABLETOP_ACTIONS.control_rate_hz),
             loop=0,
             optimize=True,
         )

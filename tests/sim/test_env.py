@@ -194,6 +194,8 @@ def test_unknown_skills_and_options_are_refused(env):
         TabletopEnv("fly", render=SMALL)
     with pytest.raises(ValueError, match=r"unknown \['swap'\]"):
         env.reset(seed=0, options={"swap": True})
+    with pytest.raises(ValueError, match="seed: found -1"):
+        env.reset(seed=-1)
 
 
 def test_before_the_first_reset_the_environment_says_so(env):

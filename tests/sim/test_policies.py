@@ -93,15 +93,18 @@ def test_an_answer_that_is_no_action_stops_the_episode_by_name():
 
 def test_a_film_shows_every_step_with_its_instruction(tmp_path):
     env = TabletopEnv("reach", render=BLIND)
-    film = Film(RenderSettings(height=96, width=128))
+    film = Film(tmp_path / "films" / "out.gif", RenderSettings(height=96, width=128))
     steps = list(play(env, make_policy("expert", env), 3, watch=film.watch))
     film.end_episode(outcome(env, steps))
-    film.save(tmp_path / "films" / "out.gif")
+    film.save()
     with Image.open(tmp_path / "films" / "out.gif") as picture:
         assert picture.width == 128 and picture.height > 96
         # The pictures held at the end are one frame of the file that is shown longer.
         assert picture.n_frames >= len(steps)
-    with pytest.raises(ValueError, match=r"found 'out.mp4', expected a name that ends in .gif"):
-        film.save(tmp_path / "out.mp4")
+
+
+def test_a_film_needs_a_name_that_ends_in_gif_and_something_to_show(tmp_path):
+    with pytest.raises(ValueError, match=r"out.mp4', expected a name that ends in .gif"):
+        Film(tmp_path / "out.mp4", BLIND)
     with pytest.raises(ValueError, match="no episode has been played"):
-        Film(BLIND).save(tmp_path / "none.gif")
+        Film(tmp_path / "out.gif", BLIND).save()

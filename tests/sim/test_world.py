@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from rt2_jax.data.vocabulary import load_vocabulary
 from rt2_jax.sim.textures import symbol_texture, table_texture
 from rt2_jax.sim.world import DEFAULT_WORLD, load_world
 
@@ -121,3 +122,11 @@ def test_an_unknown_table_pattern_lists_the_known_ones():
     table = dataclasses.replace(load_world().tables["oak"], pattern="lava")
     with pytest.raises(ValueError, match="'lava', expected one of plain, wood"):
         table_texture(table, np.random.default_rng(0))
+
+
+def test_every_word_of_an_instruction_is_one_piece_of_the_projects_vocabulary():
+    world, tokenizer = load_world(), load_vocabulary()
+    templates = [t for skill in world.skills.values() for t in skill.templates]
+    words = {word for t in templates for word in t.split() if not word.startswith("{")}
+    for word in sorted(words | set(world.colours) | set(world.shapes) | set(world.symbols)):
+        assert len(tokenizer.encode(f"the {word}")) == 2, word

@@ -1,0 +1,259 @@
+"""Recordings of robot episodes in RLDS: folders that `tfds.builder_from_directory` reads anywhere.
+
+`docs/recording.md` describes every field. TensorFlow is not needed here: tensorflow-datasets makes
+the examples and the description without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.proto import tf_example_pb2
+
+from rt2_jax.actions.identity import differences
+from rt2_jax.actions.policy import Observation
+from rt2_jax.data.recording import (
+    IMAGE_FORMATS,
+    VERSION,
+    Recording,
+    RecordingInfo,
+    read_metadata,
+    read_recording,
+    write_metadata,
+)
+from rt2_jax.data.tfrecord import read_records, write_records
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedStep:
+    """One step: what was seen, the action to imitate, float32 [D], and what came of it.
+
+    `executed_action`, float32 [D], is set where the recording is a disturbed one.
+    """
+
+    observation: Observation
+    action: np.ndarray
+    reward: float
+    executed_action: np.ndarray | None = None
+
+
+def image_key(camera: str) -> str:
+    """The key of a camera's pictures in `observation`: the front camera's is plainly `image`."""
+    return "image" if camera == "front" else f"{camera}_image"
+
+
+def episode_features(info: RecordingInfo) -> tfds.features.FeaturesDict:
+    """The features of one example, which is one episode."""
+    feature = tfds.features
+    image = {"shape": (info.height, info.width, 3), "encoding_format": info.image_format}
+    observation = {
+        image_key(camera): feature.Image(**image, doc=f"camera {camera!r} before the action")
+        for camera in info.cameras
+    }
+    observation["state"] = feature.Tensor(
+        shape=(len(info.state_fields),), dtype=np.float32, doc=", ".join(info.state_fields)
+    )
+    action = {"shape": (info.action_space.dimension,), "dtype": np.float32}
+    steps = {
+        "observation": observation,
+        "action": feature.Tensor(**action, doc=info.action_space.describe()),
+        "language_instruction": feature.Text(doc="what to do, the same at every step"),
+        "is_first": feature.Scalar(dtype=np.bool_),
+        "is_last": feature.Scalar(dtype=np.bool_),
+        "is_terminal": feature.Scalar(dtype=np.bool_, doc="last, and not for lack of time"),
+        "reward": feature.Scalar(dtype=np.float32, doc="1 at the last step of a success"),
+        "discount": feature.Scalar(dtype=np.float32, doc="0 at a terminal step, else 1"),
+    }
+    if info.disturbed:
+        steps["executed_action"] = feature.Tensor(**action, doc="`action` with noise, as executed")
+    return feature.FeaturesDict(
+        {
+            "steps": feature.Dataset(steps),
+            "episode_metadata": {
+                "episode_id": feature.Text(),
+                "skill": feature.Text(),
+                "seed": feature.Scalar(dtype=np.int64),
+                "success": feature.Scalar(dtype=np.bool_),
+                "steps": feature.Scalar(dtype=np.int32, doc="how many there are"),
+                "scene": feature.Text(doc="JSON: what stood where, and what was asked"),
+            },
+        }
+    )
+
+
+class EpisodeEncoder:
+    """Makes examples of a recording; equal episodes give equal bytes."""
+
+    def __init__(self, info: RecordingInfo) -> None:
+        self._info = info
+        self._features = episode_features(info)
+        self._serializer = ExampleSerializer(self._features.get_serialized_info())
+
+    def encode(
+        self, steps: Sequence[RecordedStep], *, terminated: bool, metadata: Mapping[str, Any]
+    ) -> bytes:
+        """The example of one episode.
+
+        Args:
+          steps: one or more, in order; the last one's action has been executed too.
+          terminated: whether the last step is terminal (and not merely the last for lack of time).
+          metadata: `episode_metadata`, without `steps`.
+
+        Raises:
+          ValueError: a picture, state or action has the wrong shape.
+        """
+        last = len(steps) - 1
+        encoded = []
+        for index, step in enumerate(steps):
+            terminal = terminated and index == last
+            observation = {
+                image_key(camera): self._encode_image(step.observation, camera)
+                for camera in self._info.cameras
+            }
+            features = {
+                "observation": {**observation, "state": step.observation.state},
+                "action": step.action,
+                "language_instruction": step.observation.instruction,
+                "is_first": index == 0,
+                "is_last": index == last,
+                "is_terminal": terminal,
+                "reward": step.reward,
+                "discount": 1.0 - terminal,
+            }
+            if self._info.disturbed:
+                features["executed_action"] = step.executed_action
+            encoded.append(features)
+        episode = {"steps": encoded, "episode_metadata": {**metadata, "steps": len(steps)}}
+        example = self._serializer.get_tf_example(self._features.encode_example(episode))
+        # Not the features' own `serialize_example`: it leaves the order of the keys to chance.
+        return example.SerializeToString(deterministic=True)
+
+    def _encode_image(self, observation: Observation, camera: str) -> bytes:
+        image = observation.images[camera]
+        expected = (self._info.height, self._info.width, 3)
+        if image.shape != expected:  # tensorflow-datasets takes encoded pictures unseen
+            raise ValueError(
+                f"camera {camera!r}: found a picture of shape {list(image.shape)}, expected "
+                f"{list(expected)}"
+            )
+        file = io.BytesIO()
+        kind = self._info.image_format
+        Image.fromarray(image).save(file, kind, **IMAGE_FORMATS[kind])
+        return file.getvalue()
+
+
+class RecordingWriter:
+    """Writes a recording's files into `root/<name>/<version>`, whole shard by whole shard.
+
+    While shards are missing the folder's name ends in `.incomplete`, so that no reader takes it for
+    a data set; a writer for the same recording goes on where the last one stopped.
+
+    Raises:
+      ValueError: the folder holds something else, or a recording that differs; nothing is changed.
+      OSError: the folder cannot be made or read.
+    """
+
+    def __init__(self, root: pathlib.Path, info: RecordingInfo) -> None:
+        self.info = info
+        self.directory = root / info.name / VERSION
+        self._incomplete = self.directory.with_name(f"{VERSION}.incomplete")
+        self.complete = self.directory.exists()
+        if self.complete:
+            self._check_same(read_recording(self.directory).info, self.directory)
+            return
+        try:
+            self._incomplete.mkdir(parents=True, exist_ok=True)
+            if any(self._incomplete.iterdir()):
+                self._check_same(read_metadata(self._incomplete)[0], self._incomplete)
+            else:
+                write_metadata(self._incomplete, info, successes=None)
+        except OSError as error:
+            raise OSError(f"cannot record into {root}: {error.strerror or error}") from error
+
+    def _check_same(self, found: RecordingInfo, directory: pathlib.Path) -> None:
+        lines = differences(found.to_json(), json.loads(json.dumps(self.info.to_json())))
+        if lines:
+            raise ValueError(
+                f"{directory} holds another recording than the one asked for: {'; '.join(lines)}. "
+                "Nothing was changed; record into another folder, or delete that one"
+            )
+
+    def missing_shards(self) -> list[int]:
+        """The shards that are yet to be written."""
+        if self.complete:
+            return []
+        shards = range(len(self.info.shards))
+        return [s for s in shards if not (self._incomplete / self.info.shard_file(s)).exists()]
+
+    def write_shard(self, shard: int, episodes: Iterable[bytes]) -> None:
+        """Writes the examples of all episodes of a shard."""
+        write_records(self._incomplete / self.info.shard_file(shard), episodes)
+
+    def finish(self) -> Recording:
+        """Checks all shards, describes the data set and gives the folder its name.
+
+        Raises:
+          ValueError: a shard is damaged or holds another number of episodes.
+        """
+        if self.complete:
+            return read_recording(self.directory)
+        size = successes = 0
+        for shard, expected in enumerate(self.info.shards):
+            path = self._incomplete / self.info.shard_file(shard)
+            records = list(read_records(path))
+            if len(records) != len(expected):
+                raise ValueError(
+                    f"{path}: found {len(records)} episodes, expected {len(expected)}; delete the "
+                    "file and run again"
+                )
+            size += sum(map(len, records))
+            successes += sum(map(_succeeded, records))
+        self._remove_unfinished()
+        tfds.folder_dataset.write_metadata(
+            data_dir=self._incomplete,
+            features=episode_features(self.info),
+            split_infos=[
+                tfds.core.SplitInfo(
+                    name="train",
+                    shard_lengths=[len(shard) for shard in self.info.shards],
+                    num_bytes=size,
+                    filename_template=None,
+                )
+            ],
+            version=VERSION,
+            check_data=False,  # the shards have just been read
+            description=_describe(self.info, successes),
+        )
+        write_metadata(self._incomplete, self.info, successes)
+        self._incomplete.rename(self.directory)
+        self.complete = True
+        return Recording(self.directory, self.info, successes)
+
+    def _remove_unfinished(self) -> None:
+        """Removes what killed writers have left."""
+        for shard in range(len(self.info.shards)):
+            for file in self._incomplete.glob(f"{self.info.shard_file(shard)}.*"):
+                file.unlink()
+
+
+def _succeeded(record: bytes) -> bool:
+    example = tf_example_pb2.Example.FromString(record)
+    return bool(example.features.feature["episode_metadata/success"].int64_list.value[0])
+
+
+def _describe(info: RecordingInfo, successes: int) -> str:
+    share = math.floor(1000 * successes / info.episodes) / 10
+    return (
+        f"{info.episodes} episodes of {info.embodiment}, of which {successes} ({share:g} %) "
+        f"succeeded. What the numbers mean stands in metadata.json.\n{info.action_space.describe()}"
+    )
