@@ -43,7 +43,8 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `rt2` with `argv` (default: the process's arguments) and returns the exit status.
 
-    Status 2 stands for bad input, 130 for Ctrl-C. `RT2_TRACEBACK=1` shows where it was noticed.
+    Status 2 stands for bad input (`RT2_TRACEBACK=1` shows where it was noticed), 130 for Ctrl-C,
+    141 for a reader that has gone.
     """
     arguments = _with_dashes(sys.argv[1:] if argv is None else argv)
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(name, arguments)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `rt2 ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("rt2_jax") or name is None:
             raise

@@ -1,5 +1,6 @@
 """The `rt2` command: flags, errors and exit statuses, tried with a verb of the test's own."""
 
+import subprocess
 import sys
 import types
 
@@ -127,3 +128,11 @@ def test_every_listed_verb_is_there_and_explains_itself(name, capsys):
         command.main([name, "--help"])
     assert stop.value.code == 0
     assert f"usage: rt2 {name}" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m rt2_jax.cli.main sim list | head -n 1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.stdout.startswith("world tabletop")
+    assert result.stderr == ""
+    assert result.returncode in (0, 141)

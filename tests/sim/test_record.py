@@ -11,6 +11,7 @@ import tomllib
 import venv
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -126,6 +127,21 @@ def test_a_killed_recording_is_continued_to_the_same_bytes(recording, tmp_path):
     assert told[0] >= 3
     for file, changed in started.items():
         assert (again.directory / file.name).stat().st_mtime_ns == changed
+    assert contents(again.directory) == contents(recording.directory)
+
+
+@pytest.mark.slow
+def test_recordings_killed_again_and_again_end_with_the_same_bytes(recording, tmp_path, full_check):
+    random, finished = Random(0), 0
+    for _ in range(20 if full_check else 3):
+        out = tmp_path / str(finished)
+        process = subprocess.Popen([*COMMAND, out], cwd=ROOT, start_new_session=True)
+        time.sleep(random.uniform(1, 6))
+        process.kill()
+        if process.wait() == 0:  # it was faster
+            assert contents(out / "rt2_tabletop" / "1.0.0") == contents(recording.directory)
+            finished += 1
+    again = record(SETTINGS, tmp_path / str(finished))
     assert contents(again.directory) == contents(recording.directory)
 
 
