@@ -8,6 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# Eight devices on one CPU for meshes; read when jax makes its first array, in whichever test.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
@@ -17,7 +20,8 @@ def shared_data() -> Path:
     """The folder of small real data sets; it is not part of the project, so tests skip without."""
     folder = Path(os.environ.get("RT2_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no sample data: RT2_SHARED_DATA is not set and {folder} is not a folder")
+        state = "is set, but" if "RT2_SHARED_DATA" in os.environ else "is not set, and"
+        pytest.skip(f"no sample data: RT2_SHARED_DATA {state} {folder} is not a folder")
     return folder
 
 

@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "compute_statistics",
             "resolve_bounds",
         ],
+        "tokens": ["ActionTokens"],
         "vocabulary": ["ActionVocabulary", "Tokenizer"],
     },
 )

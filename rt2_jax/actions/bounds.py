@@ -19,8 +19,9 @@ class FixedBounds:
     high: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "low", float(self.low))
-        object.__setattr__(self, "high", float(self.high))
+        # Adding 0.0 makes 0.0 of -0.0: the two are equal, so their JSON must be, too.
+        object.__setattr__(self, "low", float(self.low) + 0.0)
+        object.__setattr__(self, "high", float(self.high) + 0.0)
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"bounds need finite low < high, found {self.low} and {self.high}")
 
@@ -101,9 +102,10 @@ class Bounds:
 
     def outside(self, actions: np.ndarray) -> np.ndarray:
         """Bool [..., D]: which values of `actions` [..., D] a codec clips."""
-        # In the data's own precision: float32(-0.1) is below the float64 -0.1 but not outside.
-        dtype = actions.dtype if actions.dtype.kind == "f" else np.float64
-        return (actions < self.low.astype(dtype)) | (actions > self.high.astype(dtype))
+        # In float32, as actions and statistics are kept: float32(-0.1) is below the float64 -0.1,
+        # and 0.7 above float32(0.7), but neither is outside.
+        low, high, values = (np.asarray(x, np.float32) for x in (self.low, self.high, actions))
+        return (values < low) | (values > high)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; `from_json` gives the same bounds back, bit for bit."""

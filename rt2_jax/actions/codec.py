@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,7 +30,7 @@ class ActionCodec(abc.ABC):
 
     def __post_init__(self) -> None:
         for parameter, value in asdict(self).items():
-            if not isinstance(value, int):
+            if type(value) is not int:
                 raise TypeError(
                     f"codec {self.name!r}: {parameter} must be an integer, found {value!r}"
                 )
@@ -134,9 +135,16 @@ class BoundCodec:
         return np.array([f.levels is not None for f in self.space.fields])
 
     @property
-    def levels_per_position(self) -> np.ndarray:
-        """int32 [K * D]: how many levels each position of the text has, for a decoder's mask."""
-        return np.tile(self._counts.astype(np.int32), self.codec.horizon)
+    def integers_per_position(self) -> list[range]:
+        """K * D ranges: the integers that each position of the text may hold."""
+        ends = zip(self._first_integers.tolist(), self._counts.tolist())
+        return [range(first, first + count) for first, count in ends] * self.codec.horizon
+
+    @property
+    def integers(self) -> range:
+        """The range of all integers that a text may hold."""
+        ranges = self.integers_per_position
+        return range(min(r.start for r in ranges), max(r.stop for r in ranges))
 
     def encode(self, actions: Any, where: str = "actions") -> Encoded:
         """Levels of actions [..., K, D] in native units; values outside the bounds are counted.
@@ -165,16 +173,37 @@ class BoundCodec:
         values = low + self.codec.to_unit(array) * (high - low)
         return np.where(self._discrete, array, values).astype(np.float32)
 
+    def to_integers(self, levels: Any) -> np.ndarray:
+        """The integers, int64 [..., K, D], that the text shows for levels int [..., K, D].
+
+        Raises:
+          TypeError, ValueError: as `decode`.
+        """
+        return self._check_levels(levels, "levels") + self._first_integers
+
+    def from_integers(
+        self, integers: Sequence[int] | np.ndarray, where: str = "integers"
+    ) -> np.ndarray:
+        """Levels, int32 [K, D], of the K * D integers of one text.
+
+        Raises:
+          ValueError: another count, or one out of range. The message names position, field and
+            value.
+        """
+        self._check_count(len(integers), where, "integers")
+        levels = np.asarray(integers).reshape(self._chunk_shape) - self._first_integers
+        return self._check_levels(levels.astype(np.int32), where)
+
     def to_text(self, levels: Any) -> str:
         """K * D integers joined by single spaces, e.g. `1 128 91 241 5 101 127 217`.
 
         Args:
           levels: int [K, D].
         """
-        array = self._check_levels(levels, "levels")
-        if array.ndim != 2:
-            raise ValueError(f"one text holds levels [K, D], found {list(array.shape)}")
-        return " ".join(str(i) for i in (array + self._first_integers).reshape(-1))
+        integers = self.to_integers(levels)
+        if integers.ndim != 2:
+            raise ValueError(f"one text holds levels [K, D], found {list(integers.shape)}")
+        return " ".join(map(str, integers.reshape(-1)))
 
     def from_text(self, text: str) -> np.ndarray:
         """Levels, int32 [K, D], of exactly what `to_text` writes.
@@ -183,26 +212,27 @@ class BoundCodec:
           ValueError: another count, something that is no plain integer, or one out of range. The
             message names position, field and value.
         """
+        where = f"action text {text!r}"
         words = text.split(" ")
-        horizon, dimension = self._chunk_shape
-        if len(words) != horizon * dimension:
-            raise ValueError(
-                f"action text {text!r} has {len(words)} words between single spaces, expected "
-                f"{horizon * dimension}: {horizon} step(s) of {list(self.space.names)}"
-            )
+        self._check_count(len(words), where, "words between single spaces")
         for position, word in enumerate(words):
             if not _INTEGER.fullmatch(word):
                 raise ValueError(
-                    f"action text {text!r}: {self._at(position)} is {word!r}, expected a plain "
-                    f"decimal integer"
+                    f"{where}: {self._at(position)} is {word!r}, expected a plain decimal integer"
                 )
-        integers = np.array([int(word) for word in words]).reshape(horizon, dimension)
-        levels = (integers - self._first_integers).astype(np.int32)
-        return self._check_levels(levels, f"action text {text!r}")
+        return self.from_integers([int(word) for word in words], where)
 
     def _at(self, position: int) -> str:
         step, field = divmod(position, self.space.dimension)
         return f"position {position} (step {step}, field {self.space.names[field]!r})"
+
+    def _check_count(self, found: int, where: str, what: str) -> None:
+        horizon, dimension = self._chunk_shape
+        if found != horizon * dimension:
+            raise ValueError(
+                f"{where}: {found} {what}, expected {horizon * dimension}: {horizon} step(s) of "
+                f"{list(self.space.names)}"
+            )
 
     def _check_shape(self, array: np.ndarray, where: str) -> None:
         if array.shape[-2:] != self._chunk_shape:

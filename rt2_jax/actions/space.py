@@ -80,6 +80,11 @@ class ActionField:
                 f"action field {self.name!r} needs either bounds (continuous) or levels "
                 f"(discrete), found bounds={self.bounds} and levels={self.levels}"
             )
+        if not isinstance(self.bounds, (FixedBounds, QuantileBounds, type(None))):
+            raise TypeError(
+                f"action field {self.name!r}: bounds must be FixedBounds(low, high) or "
+                f"QuantileBounds(), found {self.bounds!r}"
+            )
         if self.levels is not None:
             object.__setattr__(self, "levels", tuple(self.levels))
             if len(set(self.levels)) < max(2, len(self.levels)):

@@ -51,7 +51,8 @@ class ActionStatistics:
                 f"floor, found {self.embodiment!r}, {self.count} and {self.range_floor}"
             )
         for moment in _MOMENTS:
-            values = tuple(float(value) for value in getattr(self, moment))
+            # Adding 0.0 makes 0.0 of -0.0: the two are equal, so their JSON must be, too.
+            values = tuple(float(value) + 0.0 for value in getattr(self, moment))
             object.__setattr__(self, moment, values)
             if len(values) != self.space.dimension or not np.isfinite(values).all():
                 raise ValueError(
@@ -263,11 +264,20 @@ class StatisticsTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> StatisticsTable:
-        """Reads the JSON file; errors name it."""
+        """Reads the JSON file.
+
+        Raises:
+          ValueError: the file is no JSON or holds something else; the message names it.
+        """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path}: no JSON file: {error}") from None
-        check_keys(str(path), data, ("statistics",))
-        entries = enumerate(data["statistics"])
-        return cls(tuple(ActionStatistics.from_json(x, f"{path}: entry {i}") for i, x in entries))
+        if not isinstance(data, dict) or not isinstance(data.get("statistics"), list):
+            raise ValueError(f'{path}: expected {{"statistics": [...]}}, found {str(data)[:40]}')
+        try:
+            check_keys("statistics table", data, ("statistics",))
+            entries = enumerate(data["statistics"])
+            return cls(tuple(ActionStatistics.from_json(x, f"entry {i}") for i, x in entries))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error.args[0]}") from error

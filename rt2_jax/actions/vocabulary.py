@@ -1,4 +1,4 @@
-"""Which token id stands for which level: a table of distinct ids, made on one of two routes."""
+"""Which token id stands for which integer: a table of distinct ids, made on one of two routes."""
 
 from __future__ import annotations
 
@@ -43,80 +43,101 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class ActionVocabulary:
-    """Level -> token id, for levels 0..len(ids)-1.
+    """Integer -> token id, for the integers that an action codec writes.
+
+    Integers are not levels: a codec may write level 0 as -10 or 1. `ActionTokens` goes from levels
+    to ids.
 
     Attributes:
       ids: distinct token ids; they need not be contiguous, so this is a table, never an offset.
+      integers: what the ids stand for, in the same order; a range with step 1.
       route: one of `ROUTES`.
       tokenizer_hash: of the tokenizer that the ids belong to.
 
     Raises:
-      ValueError: an id twice or negative, or an unknown route.
+      ValueError: an id twice or negative, another number of integers, or an unknown route.
     """
 
     ids: tuple[int, ...]
+    integers: range
     route: str
     tokenizer_hash: str
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(int(i) for i in self.ids))
-        twice = sorted({i for i in self._level_of if self.ids.count(i) > 1})
+        twice = sorted({i for i in self._integer_of if self.ids.count(i) > 1})
         if twice or not self.ids or min(self.ids) < 0:
             raise ValueError(
                 f"an action vocabulary needs distinct token ids >= 0, found {len(self.ids)} ids "
                 f"with {twice} more than once"
             )
+        if len(self.integers) != len(self.ids) or self.integers.step != 1:
+            raise ValueError(
+                f"an action vocabulary needs consecutive integers, one for each of its "
+                f"{len(self.ids)} ids, found {self.integers}"
+            )
         if self.route not in ROUTES:
             raise ValueError(f"action vocabulary route {self.route!r} is not one of {list(ROUTES)}")
 
     @cached_property
-    def _level_of(self) -> dict[int, int]:
-        return {token: level for level, token in enumerate(self.ids)}
+    def _integer_of(self) -> dict[int, int]:
+        return dict(zip(self.ids, self.integers))
 
     @classmethod
-    def from_integer_pieces(cls, tokenizer: Tokenizer, count: int = 256) -> ActionVocabulary:
-        """PaLI-X's route: level i is the one token of the integer i (RT-2, section 3.2).
+    def from_integer_pieces(
+        cls, tokenizer: Tokenizer, integers: range = range(256)
+    ) -> ActionVocabulary:
+        """PaLI-X's route: an integer's token is its one piece (RT-2, section 3.2).
 
         Every integer must be one id by itself, and stay so next to every other integer in texts
         such as `1 128 91`.
 
+        Args:
+          tokenizer: the model's.
+          integers: see `BoundCodec.integers`.
+
         Raises:
           ValueError: some integers are not; the message lists them all.
         """
-        tokens = [tokenizer.encode(str(i)) for i in range(count)]
-        split = [
-            i for i, ids in enumerate(tokens) if len(ids) != 1 or tokenizer.decode(ids) != str(i)
-        ]
+        tokens = {i: tokenizer.encode(str(i)) for i in integers}
+        split = [i for i, ids in tokens.items() if len(ids) != 1 or tokenizer.decode(ids) != str(i)]
         if split:
             raise ValueError(
-                f"{len(split)} of the integers 0-{count - 1} are not single pieces of this "
+                f"{len(split)} of the integers {_ranges(integers)} are not single pieces of this "
                 f"tokenizer ({tokenizer.vocab_size} pieces): {_ranges(split)}. Use "
                 f"ActionVocabulary.from_rare_pieces, or a tokenizer that has them"
             )
-        table = [ids[0] for ids in tokens]
-        for i in range(count):
+        for i in integers:
             # All neighbours (i, j) and (j, i) with j >= i stand in this row.
-            row = [x for j in range(i, count) for x in (i, j)]
+            row = [x for j in integers if j >= i for x in (i, j)]
             text = " ".join(map(str, row))
-            if tokenizer.encode(text) != [table[x] for x in row]:
+            if tokenizer.encode(text) != [tokens[x][0] for x in row]:
                 raise ValueError(
-                    f"the integers 0-{count - 1} are single pieces of this tokenizer, but not in "
-                    f"the text {text[:40]!r}...: use ActionVocabulary.from_rare_pieces"
+                    f"the integers {_ranges(integers)} are single pieces of this tokenizer, but "
+                    f"not in the text {text[:40]!r}...: use ActionVocabulary.from_rare_pieces"
                 )
-        return cls(tuple(table), "integer_pieces", tokenizer.hash)
+        table = tuple(ids[0] for ids in tokens.values())
+        return cls(table, integers, "integer_pieces", tokenizer.hash)
 
     @classmethod
-    def from_rare_pieces(cls, tokenizer: Tokenizer, count: int = 256) -> ActionVocabulary:
+    def from_rare_pieces(
+        cls, tokenizer: Tokenizer, integers: range = range(256)
+    ) -> ActionVocabulary:
         """PaLM-E's route: the least-used pieces become action tokens (RT-2, section 3.2).
 
-        Level i is the piece with the i-th lowest score, ties in the order of ids. Control, unknown,
-        byte and user-defined pieces are never taken, nor single characters: these spell every word
-        that has no piece, and their scores don't count uses.
+        The first integer is the piece with the lowest score and so on, ties in the order of ids.
+        Control, unknown, byte and user-defined pieces are never taken, nor single characters: these
+        spell every word that has no piece, and their scores don't count uses.
+
+        Args:
+          tokenizer: the model's.
+          integers: see `BoundCodec.integers`.
 
         Raises:
-          ValueError: there are fewer than `count` such pieces, or all have one score (some models
+          ValueError: there are fewer such pieces than integers, or all have one score (some models
             made from BPE vocabularies), so that nothing says which are rare.
         """
+        count = len(integers)
         scores = {
             i: tokenizer.score(i)
             for i in range(tokenizer.vocab_size)
@@ -134,7 +155,7 @@ class ActionVocabulary:
                 f"ActionVocabulary.from_integer_pieces"
             )
         rare = sorted(scores, key=lambda i: (scores[i], i))[:count]
-        return cls(tuple(rare), "rare_pieces", tokenizer.hash)
+        return cls(tuple(rare), integers, "rare_pieces", tokenizer.hash)
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Refuses a tokenizer that the ids don't belong to."""
@@ -144,22 +165,29 @@ class ActionVocabulary:
                 f"{self.tokenizer_hash}, found {tokenizer.hash}: its token ids mean other pieces"
             )
 
-    def to_ids(self, levels: Any) -> np.ndarray:
-        """Token ids, int32, of levels of any shape. Raises ValueError for a level out of range."""
-        array = np.asarray(levels)
+    def to_ids(self, integers: Any) -> np.ndarray:
+        """Token ids, int32, of integers (not levels) of any shape.
+
+        Raises:
+          TypeError: no integers.
+          ValueError: an integer has no token.
+        """
+        array = np.asarray(integers)
         if array.dtype.kind not in "iu":
-            raise TypeError(f"levels must be integers, found dtype {array.dtype}")
-        wrong = (array < 0) | (array >= len(self.ids))
+            raise TypeError(f"an action vocabulary maps integers, found dtype {array.dtype}")
+        first, last = self.integers[0], self.integers[-1]
+        wrong = (array < first) | (array > last)
         if wrong.any():
             raise ValueError(
-                f"level {array[wrong][0]} has no token: there are levels 0 to {len(self.ids) - 1}"
+                f"integer {array[wrong][0]} has no token: this action vocabulary has {first} to "
+                f"{last}"
             )
-        return np.array(self.ids, np.int32)[array]
+        return np.array(self.ids, np.int32)[array.astype(np.int64) - first]
 
-    def to_levels(
+    def to_integers(
         self, ids: Sequence[int], id_to_piece: Callable[[int], str] | None = None
     ) -> np.ndarray:
-        """Levels, int32 [n], of n token ids.
+        """Integers (not levels), int32 [n], of n token ids.
 
         Args:
           ids: token ids.
@@ -169,46 +197,31 @@ class ActionVocabulary:
           ValueError: a token is no action token; it is never turned into an action.
         """
         for position, token in enumerate(ids):
-            if token not in self._level_of:
+            if token not in self._integer_of:
                 piece = f" ({id_to_piece(int(token))!r})" if id_to_piece else ""
                 raise ValueError(
                     f"token {int(token)}{piece} at position {position} is no action token: "
                     f"expected one of the {len(self.ids)} ids of the action vocabulary"
                 )
-        return np.array([self._level_of[token] for token in ids], np.int32)
-
-    def mask(self, levels: int, vocab_size: int) -> np.ndarray:
-        """Bool [vocab_size]: the ids that a position with this many levels may hold.
-
-        Args:
-          levels: one of `BoundCodec.levels_per_position`.
-          vocab_size: the width of the model's logits.
-
-        Raises:
-          ValueError: more levels than there are tokens, or an id beyond `vocab_size`.
-        """
-        if not 0 < levels <= len(self.ids) or max(self.ids) >= vocab_size:
-            raise ValueError(
-                f"no mask for {levels} levels over {vocab_size} logits: the action vocabulary has "
-                f"{len(self.ids)} levels and token ids up to {max(self.ids)}"
-            )
-        allowed = np.zeros(vocab_size, bool)
-        allowed[list(self.ids[:levels])] = True
-        return allowed
+        return np.array([self._integer_of[token] for token in ids], np.int32)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal vocabulary back."""
         return {
             "route": self.route,
             "tokenizer_hash": self.tokenizer_hash,
+            "first_integer": self.integers.start,
             "ids": list(self.ids),
         }
 
     @classmethod
     def from_json(cls, data: Any) -> ActionVocabulary:
         """Reads what `to_json` wrote; unknown and missing keys are refused by name."""
-        check_keys("action vocabulary", data, ("route", "tokenizer_hash", "ids"))
-        return cls(data["ids"], data["route"], data["tokenizer_hash"])
+        keys = ("route", "tokenizer_hash", "first_integer", "ids")
+        check_keys("action vocabulary", data, keys)
+        first = data["first_integer"]
+        integers = range(first, first + len(data["ids"]))
+        return cls(data["ids"], integers, data["route"], data["tokenizer_hash"])
 
     @property
     def hash(self) -> str:
@@ -217,11 +230,11 @@ class ActionVocabulary:
 
 
 def _ranges(integers: Sequence[int]) -> str:
-    """`0-3, 7` for [0, 1, 2, 3, 7]."""
+    """`-2 to 1, 3-5, 7` for [-2, -1, 0, 1, 3, 4, 5, 7]."""
     runs: list[list[int]] = []
     for i in integers:
         if runs and runs[-1][-1] == i - 1:
             runs[-1] = [runs[-1][0], i]
         else:
             runs.append([i])
-    return ", ".join("-".join(map(str, run)) for run in runs)
+    return ", ".join((" to " if run[0] < 0 else "-").join(map(str, run)) for run in runs)

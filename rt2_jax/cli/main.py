@@ -7,6 +7,8 @@ A verb `foo` is a line in `VERBS` and a module `rt2_jax.cli.foo` with two functi
 
 The module is imported only when its verb is called. Bad input is raised as `ValueError`, `KeyError`
 or `OSError` with a message for a person; a missing package is answered with the extra to install.
+Everything else is a mistake in the program and keeps its traceback, also a `KeyError` whose message
+is no sentence: it is the key that an ordinary dict didn't have.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ import argparse
 import difflib
 import importlib
 import os
+import select
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from rt2_jax import __version__
+
+_STDOUT = 1  # its file descriptor, whatever `sys.stdout` is
 
 
 @dataclass(frozen=True)
@@ -40,39 +47,72 @@ VERBS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Bad arguments are one line that names the nearest right one; flags cannot be abbreviated."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses flags that this parser does not know, instead of passing them upwards."""
+        known, unknown = super().parse_known_args(args, namespace)
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if flags:
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unknown option {flags[0]!r}{_nearest(flags[0], options)}")
+        return known, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            near = _nearest(str(value), known)
+            self.error(f"unknown {action.metavar or 'value'} {value!r}{near} ({', '.join(known)})")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `rt2` with `argv` (default: the process's arguments) and returns the exit status.
 
-    Status 2 stands for bad input (`RT2_TRACEBACK=1` shows where it was noticed), 130 for Ctrl-C,
-    141 for a reader that has gone.
+    Status 2 stands for bad input (`RT2_TRACEBACK=1` shows where it was noticed), 130 for Ctrl-C
+    or SIGTERM, 141 for a reader that has gone.
     """
+    if argv is None:  # this is the process's own main; a cluster stops it with SIGTERM
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _with_dashes(sys.argv[1:] if argv is None else argv)
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
     if name is not None and name not in VERBS:
-        return _fail("rt2", f"unknown verb {name!r}{_nearest(name)} (verbs: {', '.join(VERBS)})")
+        return _fail(
+            "rt2", f"unknown verb {name!r}{_nearest(name, VERBS)} (verbs: {', '.join(VERBS)})"
+        )
     try:
-        return _run(name, arguments)
+        status = _run(name, arguments)
+        sys.stdout.flush()  # a reader that has gone is noticed here, not after the last line
+        return status
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `rt2 ... | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("rt2_jax") or name is None:
             raise
         extra = VERBS[name].extra
         return _fail(f"rt2 {name}", f"needs {error.name!r}: pip install 'rt2-jax[{extra}]'")
     except (ValueError, KeyError, OSError) as error:
-        if os.environ.get("RT2_TRACEBACK") == "1":
-            raise
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return 141
         # str(KeyError) is its message in quotes
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        return _fail(f"rt2 {name}", str(message) or type(error).__name__)
+        message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        mistake = isinstance(error, KeyError) and " " not in message
+        if mistake or os.environ.get("RT2_TRACEBACK") == "1":
+            raise
+        return _fail(f"rt2 {name}", message or type(error).__name__)
 
 
 def _run(name: str | None, arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="rt2", description="The open RT-2: robot policies from vision-language models."
+    parser = _Parser(
+        prog="rt2",
+        description="The open RT-2: robot policies from vision-language models.",
+        epilog="Bad input is answered with one line; RT2_TRACEBACK=1 shows where it was noticed.",
     )
     parser.add_argument("--version", action="version", version=f"rt2 {__version__}")
     subparsers = parser.add_subparsers(metavar="VERB")
@@ -98,9 +138,19 @@ def _with_dashes(argv: Sequence[str]) -> list[str]:
     return arguments
 
 
-def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, VERBS, n=1)
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads the output any more (`rt2 ... | head`); if so, the rest is dropped."""
+    output = select.poll()
+    output.register(_STDOUT, 0)  # without being asked for, an error is told
+    gone = bool(output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+    return gone
 
 
 def _fail(program: str, message: str) -> int:

@@ -30,7 +30,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Does what the verb asks; returns the exit status."""
-    return args.do(args)
+    try:
+        return args.do(args)
+    except RuntimeError as error:  # from `import mujoco`
+        if "MUJOCO_GL" not in str(error):
+            raise
+        raise ValueError(f"{error}; unset it, or choose egl or osmesa") from error
 
 
 def _add_list(verbs: argparse._SubParsersAction) -> None:
@@ -52,13 +57,7 @@ def _add_record(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--episodes", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the first scene; one more each")
     parser.add_argument("--policy", default="expert", help="default: %(default)s")
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=0.0,
-        metavar="METRES",
-        help="disturbs what is executed, not the action to imitate: standard deviation per axis",
-    )
+    _add_noise(parser, "disturbs what is executed, not the action to imitate")
     parser.add_argument("--cameras", default="front", help="default: %(default)s")
     parser.add_argument("--image-format", default="png", help="png or jpeg (default: %(default)s)")
     parser.add_argument(
@@ -77,6 +76,7 @@ def _add_rollout(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--skill", default="reach", help="default: %(default)s")
     parser.add_argument("--episodes", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the first scene; one more each")
+    _add_noise(parser, "disturbs what is executed")
     parser.add_argument(
         "--swap-instruction", action="store_true", help="name other objects than are judged"
     )
@@ -85,6 +85,11 @@ def _add_rollout(verbs: argparse._SubParsersAction) -> None:
     _add_pictures(parser)
     _add_world(parser)
     parser.set_defaults(do=_rollout)
+
+
+def _add_noise(parser: argparse.ArgumentParser, text: str) -> None:
+    text += ": standard deviation of each axis (default: %(default)s)"
+    parser.add_argument("--noise", type=float, default=0.0, metavar="METRES", help=text)
 
 
 def _add_world(parser: argparse.ArgumentParser) -> None:
@@ -221,7 +226,7 @@ def _report_lines(total: int) -> Callable[[int], None]:
 def _rollout(args: argparse.Namespace) -> None:
     from rt2_jax.sim.env import TabletopEnv
     from rt2_jax.sim.film import Film
-    from rt2_jax.sim.policies import make_policy
+    from rt2_jax.sim.policies import DisturbedPolicy, make_policy
     from rt2_jax.sim.render import RenderSettings
     from rt2_jax.sim.rollout import outcome, play
     from rt2_jax.sim.world import load_world
@@ -231,8 +236,10 @@ def _rollout(args: argparse.Namespace) -> None:
     world = load_world(args.world)
     env = TabletopEnv(args.skill, world=world, render=_render_settings(args))
     policy = make_policy(args.policy, env)
+    if args.noise:
+        policy = DisturbedPolicy(policy, env, args.noise)
     film = Film(args.video, RenderSettings(args.renderer, *_FILM_SIZE)) if args.video else None
-    successes = 0
+    successes = steps_played = 0
     with pathlib.Path(args.jsonl).open("w") if args.jsonl else contextlib.nullcontext() as lines:
         for seed in range(args.seed, args.seed + args.episodes):
             watch = film.watch if film else None
@@ -241,6 +248,7 @@ def _rollout(args: argparse.Namespace) -> None:
             )
             end = outcome(env, steps)
             successes += end.success
+            steps_played += end.steps
             verdict = "success" if end.success else f"failure: {end.reason}"
             length = f"{end.steps} steps, {end.distance:.3f} m"
             print(f"seed {seed}: {end.instruction!r}, {length}, {verdict}")
@@ -248,7 +256,8 @@ def _rollout(args: argparse.Namespace) -> None:
                 print(json.dumps(dataclasses.asdict(end)), file=lines, flush=True)
             if film:
                 film.end_episode(end)
-    print(f"{args.policy}, {args.skill}: {successes}/{args.episodes}")
+    count, mean = f"{successes}/{args.episodes}", steps_played / args.episodes
+    print(f"{args.policy}, {args.skill}: {count} successes, {mean:.1f} steps on average")
     if film:
         film.save()
         print(f"film: {args.video}")

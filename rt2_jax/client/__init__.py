@@ -6,6 +6,12 @@ server.
 
 from rt2_jax._lazy import lazy_exports
 
-__getattr__, __dir__, __all__ = lazy_exports(
+_load, __dir__, __all__ = lazy_exports(
     "rt2_jax.actions", {"policy": ["Observation", "Policy"], "space": ["ActionSpace"]}
 )
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"{__name__} has no public name {name!r}; it has {', '.join(__all__)}")
+    return _load(name)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -173,8 +172,11 @@ def read_metadata(directory: pathlib.Path) -> tuple[RecordingInfo, int | None]:
 
 
 def write_metadata(directory: pathlib.Path, info: RecordingInfo, successes: int | None) -> None:
-    """Writes `metadata.json`; `successes` is None as long as episodes are missing."""
+    """Writes `metadata.json`; `successes` is None as long as episodes are missing.
+
+    It is whole or missing: it is written beside the folder, and then moved.
+    """
     data = {"version": VERSION, "successes": successes, _KEY: info.to_json()}
-    unfinished = directory.with_name(f"{directory.name}.{_METADATA_FILE}.{os.getpid()}")
+    unfinished = directory.with_name(f"{directory.name}.{_METADATA_FILE}")
     unfinished.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
     unfinished.replace(directory / _METADATA_FILE)

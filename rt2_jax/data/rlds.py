@@ -6,12 +6,14 @@ the examples and the description without it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -156,11 +158,12 @@ class RecordingWriter:
     """Writes a recording's files into `root/<name>/<version>`, whole shard by whole shard.
 
     While shards are missing the folder's name ends in `.incomplete`, so that no reader takes it for
-    a data set; a writer for the same recording goes on where the last one stopped.
+    a data set; a writer for the same recording goes on where the last one stopped. There is one
+    writer at a time: others are refused until it finishes, is closed or dies.
 
     Raises:
       ValueError: the folder holds something else, or a recording that differs; nothing is changed.
-      OSError: the folder cannot be made or read.
+      OSError: the folder cannot be made, read or locked, or another writer is at work in it.
     """
 
     def __init__(self, root: pathlib.Path, info: RecordingInfo) -> None:
@@ -168,17 +171,26 @@ class RecordingWriter:
         self.directory = root / info.name / VERSION
         self._incomplete = self.directory.with_name(f"{VERSION}.incomplete")
         self.complete = self.directory.exists()
-        if self.complete:
-            self._check_same(read_recording(self.directory).info, self.directory)
-            return
+        self._lock = contextlib.ExitStack()
         try:
-            self._incomplete.mkdir(parents=True, exist_ok=True)
-            if any(self._incomplete.iterdir()):
-                self._check_same(read_metadata(self._incomplete)[0], self._incomplete)
-            else:
-                write_metadata(self._incomplete, info, successes=None)
+            with contextlib.ExitStack() as stack:
+                if not self.complete:
+                    stack.enter_context(_only_writer(self.directory))
+                    self.complete = self.directory.exists()  # another one has just finished it
+                if self.complete:
+                    self._check_same(read_recording(self.directory).info, self.directory)
+                else:
+                    self._open_unfinished()
+                    self._lock = stack.pop_all()
         except OSError as error:
             raise OSError(f"cannot record into {root}: {error.strerror or error}") from error
+
+    def _open_unfinished(self) -> None:
+        self._incomplete.mkdir(exist_ok=True)
+        if any(self._incomplete.iterdir()):
+            self._check_same(read_metadata(self._incomplete)[0], self._incomplete)
+        else:
+            write_metadata(self._incomplete, self.info, successes=None)
 
     def _check_same(self, found: RecordingInfo, directory: pathlib.Path) -> None:
         lines = differences(found.to_json(), json.loads(json.dumps(self.info.to_json())))
@@ -218,7 +230,6 @@ class RecordingWriter:
                 )
             size += sum(map(len, records))
             successes += sum(map(_succeeded, records))
-        self._remove_unfinished()
         tfds.folder_dataset.write_metadata(
             data_dir=self._incomplete,
             features=episode_features(self.info),
@@ -237,13 +248,30 @@ class RecordingWriter:
         write_metadata(self._incomplete, self.info, successes)
         self._incomplete.rename(self.directory)
         self.complete = True
+        self.close()
         return Recording(self.directory, self.info, successes)
 
-    def _remove_unfinished(self) -> None:
-        """Removes what killed writers have left."""
-        for shard in range(len(self.info.shards)):
-            for file in self._incomplete.glob(f"{self.info.shard_file(shard)}.*"):
-                file.unlink()
+    def close(self) -> None:
+        """Lets other writers in."""
+        self._lock.close()
+
+
+@contextlib.contextmanager
+def _only_writer(directory: pathlib.Path) -> Iterator[None]:
+    """Keeps other writers of the recording out; the system lets go when this process ends."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = directory.with_name(f"{directory.name}.lock")
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"another process is recording {directory}; wait until it has finished, or record "
+                "into another folder"
+            ) from error
+        yield
+        if directory.exists():
+            lock.unlink(missing_ok=True)
 
 
 def _succeeded(record: bytes) -> bool:

@@ -23,9 +23,10 @@ _LANE = 256  # bytes; long records are taken in lanes of this many, all at once
 def write_records(path: pathlib.Path, records: Iterable[bytes]) -> None:
     """Writes a file of these records.
 
-    A file of this name is always whole: it is written under another name and then renamed.
+    A file of this name is always whole: it is written as `<name>.unfinished` and then renamed. What
+    a killed writer has left is overwritten; the caller sees to it that there is one at a time.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f"{path.name}.unfinished")
     with unfinished.open("wb") as file:
         for record in records:
             length = struct.pack("<Q", len(record))

@@ -27,6 +27,7 @@ class Film:
 
     Raises:
       ValueError: the path does not end in `.gif`.
+      OSError: the film cannot be written there.
     """
 
     def __init__(
@@ -35,6 +36,9 @@ class Film:
         self._path, self._camera = pathlib.Path(path), camera
         if self._path.suffix.lower() != ".gif":
             raise ValueError(f"film: found {str(path)!r}, expected a name that ends in .gif")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab"):  # a place that cannot be written is known before the play
+            pass
         self._renderer = make_renderer(render)
         self._model: object = None
         self._episode: list[np.ndarray] = []
@@ -76,7 +80,6 @@ class Film:
         """
         if not self._frames:
             raise ValueError(f"film {self._path}: no episode has been played")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         first, *rest = self._frames
         first.save(
             self._path,

@@ -83,8 +83,12 @@ def _add_surroundings(asset: ElementTree.Element, body: ElementTree.Element, sce
         size=_TABLE_SIZE,
         pos=(0, 0, -depth),
         material="table",
-        friction=_FRICTION,
+        contype=0,
+        conaffinity=0,
     )
+    # What things stand on: on a plane a mesh has several points of contact in every MuJoCo; on a
+    # box it has one before 4.0, and creeps.
+    _add(body, "geom", type="plane", size=(3, 3, 0.1), friction=_FRICTION, rgba="0 0 0 0")
     _add(
         body,
         "geom",

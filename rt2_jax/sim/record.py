@@ -11,30 +11,40 @@ import os
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
-from typing import Any
-
-import numpy as np
 
 from rt2_jax import __version__
-from rt2_jax.actions.policy import Observation, Policy
 from rt2_jax.data.recording import Recording, RecordingInfo
 from rt2_jax.data.rlds import EpisodeEncoder, RecordedStep, RecordingWriter
 from rt2_jax.sim.env import MAX_STEPS, TabletopEnv
-from rt2_jax.sim.policies import make_policy
+from rt2_jax.sim.policies import DisturbedPolicy, make_policy
 from rt2_jax.sim.render import RenderSettings
 from rt2_jax.sim.rollout import outcome, play
-from rt2_jax.sim.simulation import EMBODIMENT, STATE_FIELDS, TABLETOP_ACTIONS
+from rt2_jax.sim.simulation import (
+    EMBODIMENT,
+    SIMULATION_VERSION,
+    STATE_FIELDS,
+    TABLETOP_ACTIONS,
+)
 from rt2_jax.sim.world import World, load_world
 
 DATASET_NAME = "rt2_tabletop"
-LARGEST_NOISE = 0.05  # metres: the largest translation that one action can ask for
-_TERMINATE = TABLETOP_ACTIONS.index("terminate")
-_FIRST_DELTA = TABLETOP_ACTIONS.index("position_delta_x")
 _SOFTWARE = ("mujoco", "numpy", "pillow")  # besides this package: what decides the bytes
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "skills": (tuple,),
+    "episodes": (int,),
+    "seed": (int,),
+    "policy": (str,),
+    "noise": (float, int),
+    "cameras": (tuple,),
+    "image_format": (str,),
+    "render": (RenderSettings,),
+    "world": (World,),
+    "shard_episodes": (int,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +64,7 @@ class RecordSettings:
       shard_episodes: how many episodes a file holds.
 
     Raises:
+      TypeError: a value of another type.
       ValueError: a value out of its range, or an unknown name.
     """
 
@@ -69,12 +80,16 @@ class RecordSettings:
     shard_episodes: int = 25
 
     def __post_init__(self) -> None:
+        for name, kind in _TYPES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                expected = " or ".join(each.__name__ for each in kind)
+                found = f"{value!r} ({type(value).__name__})"
+                raise TypeError(f"{name}: found {found}, expected {expected}")
         if not self.skills or len(set(self.skills)) < len(self.skills):
             raise ValueError(f"skills: found {list(self.skills)}, expected some, each once")
         if self.seed < 0:
             raise ValueError(f"seed: found {self.seed}, expected 0 or more")
-        if not 0 <= self.noise <= LARGEST_NOISE:
-            raise ValueError(f"noise: found {self.noise} m, expected 0 to {LARGEST_NOISE} m")
 
     def info(self) -> RecordingInfo:
         """What the recording says about itself: equal information means equal bytes."""
@@ -96,6 +111,7 @@ class RecordSettings:
                 "policy": self.policy,
                 "noise_m": self.noise,
                 "max_steps": MAX_STEPS,
+                "simulation_version": SIMULATION_VERSION,
                 "world": self.world.name,
                 "world_hash": self.world.hash,
                 "render": self.render.to_json(),
@@ -103,40 +119,6 @@ class RecordSettings:
                 "software": {"rt2_jax": __version__, **{name: version(name) for name in _SOFTWARE}},
             },
         )
-
-
-class DisturbedPolicy:
-    """Adds Gaussian noise to the translations of another policy, and keeps what that one asked for.
-
-    The robot thus meets states beside the other policy's own path, with the right action for each
-    (DART: Laskey et al., 2017, arXiv 1703.09327, section IV).
-
-    Args:
-      policy: the other policy.
-      env: whose bounds cut the noisy actions.
-      noise: standard deviation per axis, metres.
-    """
-
-    def __init__(self, policy: Policy, env: TabletopEnv, noise: float) -> None:
-        self._policy, self._noise = policy, noise
-        self._low, self._high = env.action_space.low, env.action_space.high
-        self.reset()
-
-    def reset(self, session: str | None = None) -> None:
-        """Begins the noise that belongs to this session."""
-        self._policy.reset(session)
-        self._random = np.random.Generator(np.random.PCG64(list(f"noise of {session}".encode())))
-        self.asked: list[np.ndarray] = []
-
-    def infer(self, observation: Observation) -> dict[str, Any]:
-        """`actions`: float32 [K, 8], disturbed where they don't terminate."""
-        answer = self._policy.infer(observation)
-        self.asked += list(answer["actions"])
-        actions = answer["actions"].copy()
-        noise = self._random.normal(0.0, self._noise, (len(actions), 3))
-        noise[actions[:, _TERMINATE] == 0] = 0
-        actions[:, _FIRST_DELTA : _FIRST_DELTA + 3] += noise
-        return {**answer, "actions": np.clip(actions, self._low, self._high)}
 
 
 class EpisodeRecorder:
@@ -203,25 +185,26 @@ def record(
 
     Raises:
       ValueError: bad settings, or another recording stands there; nothing is changed.
-      OSError: the folder cannot be written, or a process was killed; what is recorded stays.
+      OSError: the folder cannot be written, another process records into it, or a process was
+        killed; what is recorded stays.
     """
     jobs = os.cpu_count() or 1 if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"jobs: found {jobs}, expected 1 or more")
     EpisodeRecorder(settings).close()  # what is wrong shows here, before anything is written
-    writer = RecordingWriter(pathlib.Path(out), settings.info())
-    shards = {shard: writer.info.shards[shard] for shard in writer.missing_shards()}
-    missing = list(itertools.chain.from_iterable(shards.values()))
-    count = itertools.count(settings.episodes - len(missing))
-    report(next(count))
-    with _examples(settings, missing, jobs) as examples:
-        for shard, episodes in shards.items():
-            written = []
-            for _ in episodes:
-                written.append(next(examples))
-                report(next(count))
-            writer.write_shard(shard, written)
-    return writer.finish()
+    with contextlib.closing(RecordingWriter(pathlib.Path(out), settings.info())) as writer:
+        shards = {shard: writer.info.shards[shard] for shard in writer.missing_shards()}
+        missing = list(itertools.chain.from_iterable(shards.values()))
+        count = itertools.count(settings.episodes - len(missing))
+        report(next(count))
+        with _examples(settings, missing, jobs) as examples:
+            for shard, episodes in shards.items():
+                written = []
+                for _ in episodes:
+                    written.append(next(examples))
+                    report(next(count))
+                writer.write_shard(shard, written)
+        return writer.finish()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ import numpy as np
 
 from rt2_jax.sim.world import SKILL_ROLES, World
 
-_SKILL_STREAM = {name: index for index, name in enumerate(sorted(SKILL_ROLES))}
 _CORRIDOR = 0.065  # metres between a push's straight line and any other object's centre
 _APPROACH = 0.075  # metres behind the pushed object that must be free, for the gripper
 _ATTEMPTS = 2000
@@ -65,7 +64,8 @@ def sample_scene(world: World, skill: str, seed: int) -> Scene:
     rules, limits = world.scene, world.skill(skill)
     if seed < 0:
         raise ValueError(f"seed: found {seed}, expected 0 or more")
-    random = np.random.Generator(np.random.PCG64([seed, _SKILL_STREAM[skill]]))
+    stream = np.random.SeedSequence(seed, spawn_key=tuple(skill.encode()))
+    random = np.random.Generator(np.random.PCG64(stream))
     names = _draw_names(world, random)
     roles = dict(
         zip(SKILL_ROLES[skill], _distinct(random, len(names), len(SKILL_ROLES[skill])), strict=True)

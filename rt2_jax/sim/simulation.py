@@ -12,7 +12,10 @@ from rt2_jax.actions.statistics import resolve_bounds
 from rt2_jax.sim.mjcf import FINGER_OPENING, TIMESTEP, build_model
 from rt2_jax.sim.scene import Scene
 from rt2_jax.sim.skills import TableState
-from rt2_jax.sim.world import World
+from rt2_jax.sim.world import WORKSPACE, World
+
+SIMULATION_VERSION = 1
+"""Part of a recording's identity: to be raised when scenes, physics, experts or judges change."""
 
 EMBODIMENT = "rt2_tabletop_gripper"
 """The robot's name: with the action space it is the key of its statistics."""
@@ -39,7 +42,6 @@ STATE_FIELDS = (
 )
 """Proprioception: metres and a rotation vector in radians (base frame); the gripper, 1 = open."""
 
-_WORKSPACE = np.array([[-0.27, -0.21, 0.008], [0.23, 0.21, 0.22]])  # of the tip, metres
 _LARGEST_TILT = 0.6  # radians between the tool and the vertical
 _PIECES = 10  # a control step moves the target pose in this many pieces
 
@@ -68,10 +70,11 @@ class Simulation:
           extension: the gripper's, 0 closed to 1 open.
 
         Returns:
-          Which of `translation` and `rotation` the workspace's limits have cut.
+          Which of `translation` and `rotation` the limits have touched: a translation is cut to the
+          workspace, a rotation that would tilt the tool too far is left out.
         """
         limited = []
-        goal = np.clip(self._position + translation, *_WORKSPACE)
+        goal = np.clip(self._position + translation, *np.transpose(WORKSPACE))
         if not np.allclose(goal, self._position + translation, atol=1e-9):
             limited.append("translation")
         if _tilt(_product(_quaternion(rotation), self._rotation)) > _LARGEST_TILT:

@@ -58,8 +58,6 @@ def _judge_reach(scene: Scene, state: TableState, limit: float) -> Verdict:
 def _judge_push(scene: Scene, state: TableState, limit: float) -> Verdict:
     target, goal = state.centres[scene.roles["target"]], state.centres[scene.roles["goal"]]
     distance = float(np.linalg.norm(target[:2] - goal[:2]))
-    if min(target[2], goal[2]) < 0:
-        return Verdict(False, distance, "an object has fallen off the table")
     if distance > limit:
         return Verdict(
             False, distance, f"the objects are {distance:.3f} m apart, more than {limit} m"

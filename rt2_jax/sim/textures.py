@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image
 
-from rt2_jax.sim.world import Table
+from rt2_jax.sim.world import TABLE_PATTERNS, Table
 
 TABLE_PIXELS = 256
 _DOT_PIXELS = 6
@@ -18,10 +18,6 @@ _PAPER, _INK = (246, 244, 238), (24, 24, 28)
 
 def table_texture(table: Table, random: np.random.Generator) -> bytes:
     """A PNG [256, 256, 3] of the table's pattern; every call with new random numbers differs."""
-    if table.pattern not in _PATTERNS:
-        raise ValueError(
-            f"[tables] pattern: found {table.pattern!r}, expected one of {', '.join(_PATTERNS)}"
-        )
     mix = np.clip(_PATTERNS[table.pattern](random), 0.0, 1.0)[..., None]
     first, second = (np.asarray(colour, np.float64) for colour in table.colours)
     return _png(first + mix * (second - first))
@@ -100,3 +96,4 @@ _PATTERNS: Mapping[str, Callable[[np.random.Generator], np.ndarray]] = {
     "checker": _checker,
     "stripes": _stripes,
 }
+assert set(_PATTERNS) == set(TABLE_PATTERNS)

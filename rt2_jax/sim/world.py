@@ -5,20 +5,49 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import pathlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from rt2_jax.sim.outlines import Outline, read_outline
+from rt2_jax.sim.toml_values import (
+    check_list,
+    check_number,
+    check_range,
+    check_table,
+    check_text,
+    check_whole,
+)
 
 DEFAULT_WORLD = pathlib.Path(__file__).with_name("tabletop.toml")
 SYMBOL_COLUMNS, SYMBOL_ROWS = 5, 7
 SKILL_ROLES: Mapping[str, tuple[str, ...]] = {"reach": ("target",), "push": ("target", "goal")}
 """The skills that `rt2_jax.sim.skills` can judge, and the roles that their wordings must name."""
 
+TABLE_PATTERNS = ("plain", "wood", "marble", "speckle", "weave", "checker", "stripes")
+"""The patterns that `rt2_jax.sim.textures` can draw."""
+
 Range = tuple[float, float]
 Colour = tuple[int, int, int]
+
+WORKSPACE: tuple[Range, Range, Range] = ((-0.27, 0.23), (-0.21, 0.21), (0.008, 0.22))
+"""Where the gripper's tip can be: x, y and z in metres, in the robot's base frame."""
+
+_SCENE_RANGES: Mapping[str, Range] = {  # metres
+    "region_x": WORKSPACE[0],
+    "region_y": WORKSPACE[1],
+    "home_x": WORKSPACE[0],
+    "home_y": WORKSPACE[1],
+    "home_z": WORKSPACE[2],
+    "light_x": (-3.0, 3.0),
+    "light_y": (-3.0, 3.0),
+    "light_z": (0.3, 3.0),
+}
+_LENGTH = (0.001, 0.2)  # metres of an object, and between two
+_DISTANCE = (0.001, 0.5)  # metres of a skill: what the workspace has room for
+_MOST_OBJECTS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +73,13 @@ class SceneRules:
 class Shape:
     """An outline inside the unit circle, counter-clockwise, star-shaped around the origin."""
 
-    outline: tuple[tuple[float, float], ...]
+    outline: Outline
     height: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table top: a pattern of `rt2_jax.sim.textures` between two sRGB colours."""
+    """A table top: one of `TABLE_PATTERNS` between two sRGB colours."""
 
     pattern: str
     colours: tuple[Colour, Colour]
@@ -122,160 +151,169 @@ def load_world(path: str | pathlib.Path | None = None) -> World:
         raise FileNotFoundError(f"world: no file {path}; leave it out for the built-in table top")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"world {path}: not a TOML file: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"world {path}: not a TOML file in UTF-8: {error}") from error
     try:
-        return _world(data)
+        world = _world(data)
+        _check_names(world)
+        _check_rules(world)
     except ValueError as error:
         raise ValueError(f"world {path}: {error}") from error
-
-
-def _world(data: Mapping[str, Any]) -> World:
-    _same_keys("the file", data, {field.name for field in dataclasses.fields(World)})
-    rules = _scene_rules(data["scene"])
-    world = World(
-        name=str(data["name"]),
-        scene=rules,
-        colours={name: _colour(f"[colours] {name}", c) for name, c in data["colours"].items()},
-        shapes={name: _shape(name, s, rules.object_height) for name, s in data["shapes"].items()},
-        tables={name: _table(name, t) for name, t in data["tables"].items()},
-        skills={name: _skill(name, s) for name, s in data["skills"].items()},
-        places={
-            name: (_range(f"[places] {name}", span[0]), _range(f"[places] {name}", span[1]))
-            for name, span in data["places"].items()
-        },
-        symbols={name: _symbol(name, rows) for name, rows in data["symbols"].items()},
-    )
-    _check_enough(world)
     return world
 
 
-def _check_enough(world: World) -> None:
-    for table in ("colours", "shapes", "tables", "skills", "places"):
-        if not getattr(world, table):
+def _world(data: Mapping[str, Any]) -> World:
+    check_table("the file", data, [field.name for field in dataclasses.fields(World)])
+
+    def entries(table: str) -> Iterable[tuple[str, Any]]:
+        found = check_table(f"[{table}]", data[table])
+        if not found and table != "symbols":
             raise ValueError(f"[{table}] is empty; a world needs at least one")
-    (least, most), symbols = world.scene.objects, world.scene.symbol_cubes
-    if least < 4:
-        raise ValueError(
-            f"[scene] objects = {list(world.scene.objects)}, expected at least 4: two to push "
-            "together and two others to name instead"
-        )
-    if len(world.colours) * len(world.shapes) < most:
-        raise ValueError(
-            f"[scene] objects = {list(world.scene.objects)}, but {len(world.colours)} colours x "
-            f"{len(world.shapes)} shapes give too few different names"
-        )
-    if symbols[1] > min(len(world.symbols), least):
-        raise ValueError(
-            f"[scene] symbol_cubes = {list(symbols)}, expected at most the number of symbols "
-            f"({len(world.symbols)}) and of objects ({least})"
-        )
+        return found.items()
 
-
-def _scene_rules(data: Mapping[str, Any]) -> SceneRules:
-    _same_keys("[scene]", data, {field.name for field in dataclasses.fields(SceneRules)})
-    values: dict[str, Any] = {}
-    for key, value in data.items():
-        if key in ("objects", "symbol_cubes"):
-            low, high = _range(f"[scene] {key}", value)
-            if low != int(low) or high != int(high) or low < 0:
-                raise ValueError(f"[scene] {key}: found {value}, expected two whole numbers >= 0")
-            values[key] = (int(low), int(high))
-        elif isinstance(value, list):
-            values[key] = _range(f"[scene] {key}", value)
-        elif isinstance(value, (int, float)) and value > 0:
-            values[key] = float(value)
-        else:
-            raise ValueError(
-                f"[scene] {key}: found {value!r}, expected a positive number of metres"
-            )
-    return SceneRules(**values)
-
-
-def _same_keys(where: str, found: Mapping[str, Any], expected: set[str]) -> None:
-    missing, unknown = sorted(expected - set(found)), sorted(set(found) - expected)
-    if missing or unknown:
-        raise ValueError(
-            f"{where}: missing {missing}, unknown {unknown}; expected {sorted(expected)}"
-        )
-
-
-def _range(where: str, value: Any) -> Range:
-    if not (isinstance(value, list) and len(value) == 2 and value[0] <= value[1]):
-        raise ValueError(f"{where}: found {value!r}, expected [low, high]")
-    return float(value[0]), float(value[1])
-
-
-def _colour(where: str, value: Any) -> Colour:
-    if not (isinstance(value, list) and len(value) == 3 and all(0 <= v <= 255 for v in value)):
-        raise ValueError(f"{where}: found {value!r}, expected [red, green, blue] in 0..255")
-    return int(value[0]), int(value[1]), int(value[2])
-
-
-def _shape(name: str, data: Mapping[str, Any], height: float) -> Shape:
-    where = f"[shapes.{name}]"
-    kinds = [kind for kind in ("regular", "star", "outline") if kind in data]
-    unknown = sorted(set(data) - {"regular", "star", "outline", "height"})
-    if len(kinds) != 1 or unknown:
-        raise ValueError(
-            f"{where}: found {sorted(data)}, expected one of regular, star, outline (and height)"
-        )
-    if kinds[0] == "regular":
-        outline = _ring([1.0] * int(data["regular"]))
-    elif kinds[0] == "star":
-        points, inner = data["star"]
-        outline = _ring([1.0, float(inner)] * int(points))
-    else:
-        outline = tuple((float(x), float(y)) for x, y in data["outline"])
-    if len(outline) < 3:
-        raise ValueError(f"{where}: an outline needs at least 3 corners, found {len(outline)}")
-    for i, ((x0, y0), (x1, y1)) in enumerate(zip(outline, outline[1:] + outline[:1], strict=True)):
-        if math.hypot(x0, y0) > 1.001:  # outlines are written with three decimals
-            raise ValueError(f"{where}: corner {i} ({x0}, {y0}) lies outside the unit circle")
-        if x0 * y1 - x1 * y0 <= 0:
-            raise ValueError(
-                f"{where}: the side from corner {i} ({x0}, {y0}) to ({x1}, {y1}) does not run "
-                "counter-clockwise around the origin; every corner must be visible from there"
-            )
-    return Shape(outline, float(data.get("height", height)))
-
-
-def _ring(radii: list[float]) -> tuple[tuple[float, float], ...]:
-    step = 2 * math.pi / len(radii)
-    return tuple((r * math.cos(i * step), r * math.sin(i * step)) for i, r in enumerate(radii))
-
-
-def _table(name: str, data: Mapping[str, Any]) -> Table:
-    _same_keys(f"[tables] {name}", data, {"pattern", "colours"})
-    first, second = data["colours"]
-    where = f"[tables] {name} colours"
-    return Table(str(data["pattern"]), (_colour(where, first), _colour(where, second)))
-
-
-def _skill(name: str, data: Mapping[str, Any]) -> Skill:
-    where = f"[skills.{name}]"
-    if name not in SKILL_ROLES:
-        raise ValueError(f"{where}: no judge for it; known skills: {', '.join(SKILL_ROLES)}")
-    _same_keys(where, data, {field.name for field in dataclasses.fields(Skill)})
-    expected = set(SKILL_ROLES[name])
-    for template in data["templates"]:
-        if set(re.findall(r"{(\w*)}", template)) != expected:
-            raise ValueError(
-                f"{where}: template {template!r} must name each of {sorted(expected)} in braces, "
-                "and nothing else"
-            )
-    return Skill(
-        tuple(data["templates"]), float(data["start_distance"]), float(data["success_distance"])
+    rules = _scene_rules(data["scene"])
+    return World(
+        name=check_text("name", data["name"]),
+        scene=rules,
+        colours={name: _colour(f"[colours] {name}", c) for name, c in entries("colours")},
+        shapes={
+            name: _shape(f"[shapes.{name}]", s, rules.object_height)
+            for name, s in entries("shapes")
+        },
+        tables={name: _table(f"[tables] {name}", t) for name, t in entries("tables")},
+        skills={name: _skill(name, s) for name, s in entries("skills")},
+        places={name: _place(f"[places] {name}", p) for name, p in entries("places")},
+        symbols={name: _symbol(f"[symbols] {name}", rows) for name, rows in entries("symbols")},
     )
 
 
-def _symbol(name: str, rows: Any) -> tuple[str, ...]:
+def _check_names(world: World) -> None:
+    """Within a scene every object must have a name of its own."""
+    rules = world.scene
+    names = [f"{colour} {shape}" for colour in world.colours for shape in world.shapes]
+    if len(names) < rules.objects[1]:
+        raise ValueError(
+            f"[scene] objects = {list(rules.objects)}, but {len(world.colours)} colours x "
+            f"{len(world.shapes)} shapes give too few different names"
+        )
+    if rules.symbol_cubes[1] > 0:
+        if "cube" not in world.shapes:
+            raise ValueError(
+                f"[scene] symbol_cubes = {list(rules.symbol_cubes)}, but there is no "
+                f"[shapes.cube], only {', '.join(world.shapes)}; add it, or write [0, 0]"
+            )
+        names += [f"{symbol} cube" for symbol in world.symbols]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"[colours], [shapes] and [symbols]: several objects would be called {twice[0]!r}"
+        )
+
+
+def _check_rules(world: World) -> None:
+    rules = world.scene
+    if rules.objects[0] < 4:
+        raise ValueError(
+            f"[scene] objects = {list(rules.objects)}, expected at least 4: two to push "
+            "together and two others to name instead"
+        )
+    if rules.symbol_cubes[1] > min(len(world.symbols), rules.objects[0]):
+        raise ValueError(
+            f"[scene] symbol_cubes = {list(rules.symbol_cubes)}, expected at most the number of "
+            f"symbols ({len(world.symbols)}) and of objects ({rules.objects[0]})"
+        )
+    if rules.separation < 2 * rules.object_radius:
+        raise ValueError(
+            f"[scene] separation = {rules.separation}, expected at least twice object_radius = "
+            f"{rules.object_radius}, or objects would begin inside each other"
+        )
+    for key in ("region_x", "region_y"):
+        low, high = getattr(rules, key)
+        if low == high:
+            raise ValueError(f"[scene] {key} = {[low, high]}, expected an area and not a line")
+
+
+def _scene_rules(data: Any) -> SceneRules:
+    check_table("[scene]", data, [field.name for field in dataclasses.fields(SceneRules)])
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        where = f"[scene] {key}"
+        if key in ("objects", "symbol_cubes"):
+            for count in check_list(where, value, "[low, high]", 2, 2):
+                check_whole(where, count, 0, _MOST_OBJECTS)
+            low, high = check_range(where, value, 0, _MOST_OBJECTS)
+            values[key] = (int(low), int(high))
+        elif key in _SCENE_RANGES:
+            values[key] = check_range(where, value, *_SCENE_RANGES[key])
+        else:
+            values[key] = check_number(where, value, *_LENGTH)
+    return SceneRules(**values)
+
+
+def _colour(where: str, value: Any) -> Colour:
+    red, green, blue = (
+        check_whole(where, part, 0, 255)
+        for part in check_list(where, value, "[red, green, blue] in 0..255", 3, 3)
+    )
+    return red, green, blue
+
+
+def _shape(where: str, data: Any, height: float) -> Shape:
+    outline = read_outline(where, check_table(where, data))
+    return Shape(outline, check_number(f"{where} height", data.get("height", height), *_LENGTH))
+
+
+def _table(where: str, data: Any) -> Table:
+    check_table(where, data, ["pattern", "colours"])
+    if data["pattern"] not in TABLE_PATTERNS:
+        raise ValueError(
+            f"{where} pattern: found {data['pattern']!r}, expected one of "
+            f"{', '.join(TABLE_PATTERNS)}"
+        )
+    first, second = check_list(f"{where} colours", data["colours"], "two colours", 2, 2)
+    return Table(
+        data["pattern"], (_colour(f"{where} colours", first), _colour(f"{where} colours", second))
+    )
+
+
+def _skill(name: str, data: Any) -> Skill:
+    where = f"[skills.{name}]"
+    if name not in SKILL_ROLES:
+        raise ValueError(f"{where}: no judge for it; known skills: {', '.join(SKILL_ROLES)}")
+    check_table(where, data, [field.name for field in dataclasses.fields(Skill)])
+    templates = check_list(f"{where} templates", data["templates"], "one wording or more", 1)
+    braces = sorted(f"{{{role}}}" for role in SKILL_ROLES[name])
+    for template in templates:
+        text = check_text(f"{where} templates", template)
+        if sorted(re.findall(r"{\w*}|[{}]", text)) != braces:
+            raise ValueError(
+                f"{where} templates: found {text!r}, expected each of {', '.join(braces)} once, "
+                "and no other braces"
+            )
+    start, success = (
+        check_number(f"{where} {key}", data[key], *_DISTANCE)
+        for key in ("start_distance", "success_distance")
+    )
+    if start <= success:
+        raise ValueError(
+            f"{where}: start_distance = {start}, expected more than success_distance = {success}, "
+            "or scenes would begin as successes"
+        )
+    return Skill(tuple(templates), start, success)
+
+
+def _place(where: str, value: Any) -> tuple[Range, Range]:
+    columns, rows = check_list(where, value, "[[left, right], [top, bottom]]", 2, 2)
+    return check_range(where, columns, 0.0, 1.0), check_range(where, rows, 0.0, 1.0)
+
+
+def _symbol(where: str, rows: Any) -> tuple[str, ...]:
     dots = tuple(str(rows).split())
     if len(dots) != SYMBOL_ROWS or any(
         len(row) != SYMBOL_COLUMNS or set(row) - set("#.") for row in dots
     ):
         raise ValueError(
-            f"[symbols] {name}: expected {SYMBOL_ROWS} rows of {SYMBOL_COLUMNS} dots "
-            f"('#' or '.') separated by blanks, found {rows!r}"
+            f"{where}: expected {SYMBOL_ROWS} rows of {SYMBOL_COLUMNS} dots ('#' or '.') separated "
+            f"by blanks, found {rows!r}"
         )
     return dots

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import rt2_jax.client
 from rt2_jax.actions.policy import Observation, Policy, check_policy_output
 from rt2_jax.actions.space import language_table_action_space
 
@@ -22,6 +23,14 @@ def test_anything_with_reset_and_infer_is_a_policy():
     assert not isinstance(object(), Policy)
     result = policy.infer(Observation({"front": IMAGE}, "stand still"))
     assert check_policy_output(SPACE, result) is result["actions"]
+
+
+def test_the_client_shares_these_types_and_speaks_for_itself():
+    assert rt2_jax.client.Policy is Policy
+    assert rt2_jax.client.Observation is Observation
+    message = "rt2_jax.client has no public name 'foo'; it has ActionSpace, Observation, Policy"
+    with pytest.raises(AttributeError, match=message):
+        rt2_jax.client.foo  # noqa: B018
 
 
 @pytest.mark.parametrize("state", [None, np.zeros(0, np.float32), np.ones(7, np.float32)])

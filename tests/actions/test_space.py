@@ -1,11 +1,16 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rt2_jax.actions.bounds import Bounds, FixedBounds, QuantileBounds
 from rt2_jax.actions.space import (
+    FRAMES,
+    POLARITIES,
+    REFERENCES,
+    ROTATIONS,
     ActionField,
     ActionSpace,
     check_actions,
@@ -93,6 +98,15 @@ def test_the_hash_never_drifts():
 def test_integers_and_floats_of_one_value_hash_alike():
     assert field(bounds=FixedBounds(0, 1)) == field(bounds=FixedBounds(0.0, 1.0))
     assert arm(1).hash == dataclasses.replace(arm(1), control_rate_hz=50.0).hash
+
+
+def test_zero_and_minus_zero_hash_alike():
+    zero, minus = (
+        ActionSpace("s", (field(bounds=bounds),), 5)
+        for bounds in (FixedBounds(0.0, 1), FixedBounds(-0.0, 1))
+    )
+    assert zero == minus
+    assert zero.hash == minus.hash
 
 
 @pytest.mark.parametrize(
@@ -255,3 +269,21 @@ def test_resolved_bounds_come_back_from_json_bit_for_bit():
 def test_resolved_bounds_that_span_nothing_are_refused(low, high, message):
     with pytest.raises(ValueError, match=message):
         Bounds("hash", low, high)
+
+
+def test_bounds_of_another_kind_are_refused_with_what_to_write():
+    with pytest.raises(
+        TypeError, match=r"'elbow': bounds must be FixedBounds\(low, high\).*\(0, 1\)"
+    ):
+        ActionField("elbow", "rad", "joint", "absolute", (0, 1))
+
+
+def test_the_page_lists_every_value_that_a_field_may_have():
+    page = (Path(__file__).parents[2] / "docs" / "actions.md").read_text(encoding="utf-8")
+    for attribute, values in (
+        ("frame", FRAMES),
+        ("reference", REFERENCES),
+        ("rotation", ROTATIONS),
+        ("polarity", POLARITIES),
+    ):
+        assert f"| `{attribute}` | {', '.join(f'`{value}`' for value in values)} |" in page

@@ -3,6 +3,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.bounds import FixedBounds, QuantileBounds
@@ -132,6 +134,25 @@ def test_the_report_shows_numbers_floor_and_clipping():
     assert "%" not in STATISTICS.describe()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(values=st.lists(st.floats(-300, 300), min_size=2, max_size=20))
+@example(values=[0.0, 0.7])
+def test_bounds_of_min_and_max_clip_nothing_of_their_own_data(dtype, values):
+    field = ActionField("x", "m", "base", "absolute", QuantileBounds("min", "max"))
+    space = ActionSpace("line", (field,), 5)
+    actions = np.array(values)[:, None]
+    for data in (actions, actions.astype(np.float32)):
+        bounds = resolve_bounds(space, compute_statistics(space, "robot", data))
+        assert not bounds.outside(actions.astype(dtype)).any()
+
+
+def test_equal_statistics_have_equal_hashes():
+    zero = dataclasses.replace(STATISTICS, min=(-300,) * 8, q01=(0.0,) * 8, q99=(0.0,) * 8)
+    minus = dataclasses.replace(zero, q01=(-0.0,) * 8, q99=(-0.0,) * 8)
+    assert minus == zero
+    assert minus.hash == zero.hash
+
+
 def test_statistics_come_back_from_json_bit_for_bit():
     back = ActionStatistics.from_json(json.loads(json.dumps(STATISTICS.to_json())))
     assert back == STATISTICS
@@ -191,7 +212,26 @@ def test_a_broken_file_is_refused_by_name(tmp_path):
     entry = STATISTICS.to_json()
     del entry["q99"]
     path.write_text(json.dumps({"statistics": [entry]}))
-    with pytest.raises(KeyError, match=r"statistics.json: entry 0: missing keys \['q99'\]"):
+    with pytest.raises(ValueError, match=r"statistics.json: entry 0: missing keys \['q99'\]"):
+        StatisticsTable.load(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (3, r'expected {"statistics": \[...\]}, found 3'),
+        ([], r'expected {"statistics": \[...\]}, found \[\]'),
+        ({"statistics": 3}, r"expected {\"statistics\": \[...\]}, found {'statistics': 3}"),
+        ({"statistics": [], "version": 1}, r"unknown keys \['version'\]"),
+        ({"statistics": [3]}, "entry 0: expected a JSON object, found int"),
+        ({"statistics": [{**STATISTICS.to_json(), "count": 0}]}, "one or more actions"),
+        ({"statistics": [{**STATISTICS.to_json(), "mean": 3}]}, "not iterable"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused_by_name(tmp_path, data, message):
+    path = tmp_path / "statistics.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=f"statistics.json: .*{message}"):
         StatisticsTable.load(path)
 
 

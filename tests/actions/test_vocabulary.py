@@ -51,9 +51,20 @@ VOCABULARY = ActionVocabulary.from_integer_pieces(INTEGERS)
 
 def test_on_the_integer_route_a_level_is_the_token_of_its_integer():
     assert VOCABULARY.to_ids([1, 128, 255]).tolist() == INTEGERS.encode("1 128 255")
-    assert VOCABULARY.to_levels(INTEGERS.encode("1 128 91 241 5 101 127 217")).tolist() == [
+    assert VOCABULARY.to_integers(INTEGERS.encode("1 128 91 241 5 101 127 217")).tolist() == [
         1, 128, 91, 241, 5, 101, 127, 217,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("route", ["from_integer_pieces", "from_rare_pieces"])
+def test_a_vocabulary_is_made_for_any_run_of_integers(route):
+    tokenizer = WordTokenizer(range(-10, 11))
+    vocabulary = getattr(ActionVocabulary, route)(tokenizer, range(-10, -1))
+    assert len(vocabulary.ids) == 9
+    assert vocabulary.to_ids([-10, -2]).tolist() == [vocabulary.ids[0], vocabulary.ids[-1]]
+    assert vocabulary.to_integers(vocabulary.ids).tolist() == list(range(-10, -1))
+    with pytest.raises(ValueError, match="integer 0 has no token: .* has -10 to -2"):
+        vocabulary.to_ids([0])
 
 
 def test_all_integers_that_are_no_single_pieces_are_listed_and_the_other_route_named():
@@ -61,6 +72,8 @@ def test_all_integers_that_are_no_single_pieces_are_listed_and_the_other_route_n
     message = r"7 of the integers 0-255 .*: 12, 77-79, 200, 254-255\. Use .*from_rare_pieces"
     with pytest.raises(ValueError, match=message):
         ActionVocabulary.from_integer_pieces(WordTokenizer(words))
+    with pytest.raises(ValueError, match="2 of the integers -3 to 9 .*: -3 to -2. Use"):
+        ActionVocabulary.from_integer_pieces(WordTokenizer(range(-1, 10)), range(-3, 10))
 
 
 def test_one_unknown_token_for_all_integers_is_no_vocabulary():
@@ -81,14 +94,14 @@ def test_integers_that_merge_with_a_neighbour_are_refused():
 
 def test_on_the_rare_route_levels_are_the_pieces_of_lowest_score():
     # Scores fall with the id in steps of three; ties go in the order of ids.
-    assert ActionVocabulary.from_rare_pieces(WORDS, count=5).ids == (300, 297, 298, 299, 294)
+    assert ActionVocabulary.from_rare_pieces(WORDS, range(5)).ids == (300, 297, 298, 299, 294)
 
 
 def test_the_rare_route_takes_no_special_piece_and_no_single_character():
-    everything = ActionVocabulary.from_rare_pieces(WORDS, count=300)
+    everything = ActionVocabulary.from_rare_pieces(WORDS, range(300))
     assert sorted(everything.ids) == list(range(1, 301))
     with pytest.raises(ValueError, match="300 normal pieces of two or more .*301 are needed"):
-        ActionVocabulary.from_rare_pieces(WORDS, count=301)
+        ActionVocabulary.from_rare_pieces(WORDS, range(301))
 
 
 def test_the_rare_route_refuses_a_tokenizer_without_scores(monkeypatch):
@@ -98,45 +111,32 @@ def test_the_rare_route_refuses_a_tokenizer_without_scores(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(), (8,), (2, 1, 8)])
-def test_levels_of_any_shape_become_ids_of_that_shape(shape):
+def test_integers_of_any_shape_become_ids_of_that_shape(shape):
     ids = VOCABULARY.to_ids(np.full(shape, 7))
     assert ids.shape == shape
     assert ids.dtype == np.int32
     assert (ids == VOCABULARY.ids[7]).all()
 
 
-def test_every_level_comes_back_from_its_token():
-    levels = np.arange(256)
-    assert (VOCABULARY.to_levels(VOCABULARY.to_ids(levels)) == levels).all()
+def test_every_integer_comes_back_from_its_token():
+    integers = np.arange(256)
+    assert (VOCABULARY.to_integers(VOCABULARY.to_ids(integers)) == integers).all()
 
 
 def test_a_token_that_is_no_action_token_is_refused_by_id_piece_and_position():
     ids = [*INTEGERS.encode("1 128"), 0]
     with pytest.raises(ValueError, match=r"token 0 \('<pad>'\) at position 2 is no action token"):
-        VOCABULARY.to_levels(ids, INTEGERS.id_to_piece)
+        VOCABULARY.to_integers(ids, INTEGERS.id_to_piece)
     with pytest.raises(ValueError, match="token 0 at position 2 is no action token"):
-        VOCABULARY.to_levels(np.array(ids))
+        VOCABULARY.to_integers(np.array(ids))
 
 
-def test_a_level_without_a_token_is_refused():
-    for level in (-1, 256):
-        with pytest.raises(ValueError, match=f"level {level} has no token: .* 0 to 255"):
-            VOCABULARY.to_ids([0, level])
-    with pytest.raises(TypeError, match="must be integers, found dtype float64"):
+def test_an_integer_without_a_token_is_refused():
+    for integer in (-1, 256):
+        with pytest.raises(ValueError, match=f"integer {integer} has no token: .* 0 to 255"):
+            VOCABULARY.to_ids([0, integer])
+    with pytest.raises(TypeError, match="maps integers, found dtype float64"):
         VOCABULARY.to_ids([0.5])
-
-
-def test_the_mask_allows_a_positions_levels_and_nothing_else():
-    mask = VOCABULARY.mask(2, vocab_size=300)
-    assert mask.shape == (300,)
-    assert set(np.flatnonzero(mask)) == set(INTEGERS.encode("0 1"))
-    assert VOCABULARY.mask(256, vocab_size=300).sum() == 256
-
-
-@pytest.mark.parametrize(("levels", "vocab_size"), [(0, 300), (257, 300), (2, 256)])
-def test_a_mask_that_cannot_be_is_refused(levels, vocab_size):
-    with pytest.raises(ValueError, match=f"no mask for {levels} levels over {vocab_size} logits"):
-        VOCABULARY.mask(levels, vocab_size)
 
 
 def test_another_tokenizer_is_refused():
@@ -146,35 +146,40 @@ def test_another_tokenizer_is_refused():
 
 
 def test_a_vocabulary_comes_back_from_json_with_its_hash():
-    back = ActionVocabulary.from_json(json.loads(json.dumps(VOCABULARY.to_json())))
-    assert back == VOCABULARY
-    assert back.hash == VOCABULARY.hash
+    signed = ActionVocabulary((7, 3, 5), range(-1, 2), "integer_pieces", "a")
+    for vocabulary in (VOCABULARY, signed):
+        back = ActionVocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
+        assert back == vocabulary
+        assert back.hash == vocabulary.hash
     with pytest.raises(KeyError, match="missing keys .*tokenizer_hash.*unknown keys .*offset"):
         ActionVocabulary.from_json({"ids": [1], "route": "integer_pieces", "offset": 3})
 
 
-def test_the_hash_changes_with_ids_route_and_tokenizer():
+def test_the_hash_changes_with_ids_integers_route_and_tokenizer():
     vocabularies = [
-        ActionVocabulary((1, 2), "integer_pieces", "a"),
-        ActionVocabulary((2, 1), "integer_pieces", "a"),
-        ActionVocabulary((1, 2), "rare_pieces", "a"),
-        ActionVocabulary((1, 2), "integer_pieces", "b"),
+        ActionVocabulary((1, 2), range(2), "integer_pieces", "a"),
+        ActionVocabulary((2, 1), range(2), "integer_pieces", "a"),
+        ActionVocabulary((1, 2), range(1, 3), "integer_pieces", "a"),
+        ActionVocabulary((1, 2), range(2), "rare_pieces", "a"),
+        ActionVocabulary((1, 2), range(2), "integer_pieces", "b"),
     ]
-    assert len({vocabulary.hash for vocabulary in vocabularies}) == 4
+    assert len({vocabulary.hash for vocabulary in vocabularies}) == 5
 
 
 @pytest.mark.parametrize(
-    ("ids", "route", "message"),
+    ("ids", "integers", "route", "message"),
     [
-        ((4, 5, 4, 5, 6), "rare_pieces", r"distinct token ids >= 0, found 5 ids with \[4, 5\]"),
-        ((-1, 3), "rare_pieces", "distinct token ids >= 0"),
-        ((), "rare_pieces", "found 0 ids"),
-        ((1, 2), "offset", r"route 'offset' is not one of \['integer_pieces', 'rare_pieces'\]"),
+        ((4, 5, 4, 5, 6), range(5), "rare_pieces", r"distinct .* found 5 ids with \[4, 5\]"),
+        ((-1, 3), range(2), "rare_pieces", "distinct token ids >= 0"),
+        ((), range(0), "rare_pieces", "found 0 ids"),
+        ((1, 2), range(3), "rare_pieces", r"each of its 2 ids, found range\(0, 3\)"),
+        ((1, 2), range(0, 4, 2), "rare_pieces", r"consecutive .*found range\(0, 4, 2\)"),
+        ((1, 2), range(2), "offset", r"'offset' is not one of \['integer_pieces', 'rare_pieces'"),
     ],
 )
-def test_a_wrong_table_is_refused(ids, route, message):
+def test_a_wrong_table_is_refused(ids, integers, route, message):
     with pytest.raises(ValueError, match=message):
-        ActionVocabulary(ids, route, "hash")
+        ActionVocabulary(ids, integers, route, "hash")
 
 
 def test_the_rare_route_with_real_vocabularies(shared_data):

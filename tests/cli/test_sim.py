@@ -85,9 +85,11 @@ def test_rollout_prints_a_line_for_each_episode_and_the_count(capsys, tmp_path):
     words = ("--skill", "reach", "--episodes", 3, "--seed", 4, "--size", 8, "--jsonl", lines)
     assert rt2_sim("rollout", *words) == 0
     *episodes, count = capsys.readouterr().out.splitlines()
-    assert count == "expert, reach: 3/3"
+    assert count.startswith("expert, reach: 3/3 successes, ")
     results = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [result["seed"] for result in results] == [4, 5, 6]
+    mean = sum(result["steps"] for result in results) / 3
+    assert count.endswith(f" {mean:.1f} steps on average")
     for printed, result in zip(episodes, results, strict=True):
         assert result["success"] and result["reason"] == ""
         assert printed == (
@@ -100,7 +102,18 @@ def test_rollout_says_why_an_episode_failed(capsys):
     assert rt2_sim("rollout", "--policy", "do_nothing", "--episodes", 1, "--size", 8) == 0
     episode, count = capsys.readouterr().out.splitlines()
     assert "40 steps" in episode and "failure: the tip is " in episode
-    assert count == "do_nothing, reach: 0/1"
+    assert count == "do_nothing, reach: 0/1 successes, 40.0 steps on average"
+
+
+def test_rollout_disturbs_what_is_executed(capsys):
+    def printed(*flags):
+        assert rt2_sim("rollout", "--episodes", 1, "--seed", 3, "--size", 8, *flags) == 0
+        return capsys.readouterr().out
+
+    assert printed("--noise", 0) == printed()
+    disturbed = printed("--noise", 0.02)
+    assert disturbed != printed()
+    assert disturbed == printed("--noise", 0.02)
 
 
 def test_rollout_swaps_the_instruction(capsys):
@@ -188,6 +201,9 @@ def test_record_refuses_to_mix_recordings(recorded, capsys):
         (("--policy", "hero"), "policy: found 'hero', expected one of expert"),
         (("--seed", -2), "seed: found -2, expected 0 or more"),
         (("--video", "out.mp4"), "film: found 'out.mp4', expected a name that ends in .gif"),
+        (("--noise", "nan"), "noise: found nan m, expected 0 to 0.05 m"),
+        (("--video", "/dev/null/out.gif"), "[Errno "),
+        (("--jsonl", "/dev/null/lines"), "[Errno 20] Not a directory: '/dev/null/lines'"),
     ],
 )
 def test_rollout_refuses_bad_input_in_one_line(capsys, words, message):

@@ -1,6 +1,7 @@
 """RLDS recordings: what is written, how it describes itself, what is refused."""
 
 import dataclasses
+import fcntl
 import io
 import json
 
@@ -210,6 +211,7 @@ def test_shards_are_whole_or_missing_and_the_folder_is_unfinished_until_the_end(
     writer.write_shard(0, [example, example])
     with pytest.raises(KeyboardInterrupt):
         writer.write_shard(1, killed())
+    writer.close()
     again = RecordingWriter(tmp_path, INFO)
     assert again.missing_shards() == [1, 2]
     assert not again.directory.exists()
@@ -219,6 +221,48 @@ def test_shards_are_whole_or_missing_and_the_folder_is_unfinished_until_the_end(
     again.write_shard(2, [example])
     directory = again.finish().directory
     assert len(list(directory.iterdir())) == 3 + 3  # shards; features, dataset_info and metadata
+    assert list(directory.parent.iterdir()) == [directory]
+
+
+def test_there_is_one_writer_of_a_recording_at_a_time(tmp_path):
+    first = RecordingWriter(tmp_path, INFO)
+    with pytest.raises(OSError, match="another process is recording .*1.0.0; wait until it has"):
+        RecordingWriter(tmp_path, INFO)
+    RecordingWriter(tmp_path / "elsewhere", INFO)
+    first.close()
+    RecordingWriter(tmp_path, INFO)
+
+
+def test_a_refused_writer_keeps_nobody_out(tmp_path):
+    RecordingWriter(tmp_path, INFO).close()
+    with pytest.raises(ValueError, match="holds another recording") as error:
+        RecordingWriter(tmp_path, dataclasses.replace(INFO, episodes=6))
+    RecordingWriter(tmp_path, INFO)
+    assert error.tb is not None  # which keeps the refused writer alive
+
+
+def test_a_writer_that_waits_for_the_lock_while_another_finishes_finds_it_finished(
+    tmp_path, monkeypatch
+):
+    lock = fcntl.flock
+
+    def after_another_has_finished(*arguments):
+        monkeypatch.undo()
+        (tmp_path / "test_arm" / "1.0.0.lock").unlink()
+        record(tmp_path)
+        lock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", after_another_has_finished)
+    writer = RecordingWriter(tmp_path, INFO)
+    assert writer.complete and writer.missing_shards() == []
+    assert [file.name for file in (tmp_path / "test_arm").iterdir()] == ["1.0.0"]
+
+
+def test_what_a_killed_writer_left_beside_the_folder_is_cleared_away(tmp_path):
+    RecordingWriter(tmp_path, INFO).close()
+    (tmp_path / "test_arm" / "1.0.0.incomplete.metadata.json").write_text("{")
+    directory = record(tmp_path).directory
+    assert list(directory.parent.iterdir()) == [directory]
 
 
 def test_a_shard_with_a_wrong_number_of_episodes_is_refused(tmp_path):

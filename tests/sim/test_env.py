@@ -203,3 +203,24 @@ def test_before_the_first_reset_the_environment_says_so(env):
         env.step(action())
     with pytest.raises(RuntimeError, match="call reset"):
         _ = env.scene
+
+
+def test_rotations_are_composed_in_the_base_frame(env):
+    """A quarter turn about z, then a tilt about the base's x: the state is their product."""
+    env.reset(seed=1)
+    for _ in range(8):
+        env.step(action(rotation=(0, 0, np.pi / 16)))
+    env.step(action(rotation=(0.2, 0, 0)))
+    rotation = env.step(action())[0]["state"][3:6]
+    turn, tilt = np.eye(3)[[1, 0, 2]] * [[-1], [1], [1]], np.eye(3)
+    tilt[1:, 1:] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    assert matrix(rotation) == pytest.approx(tilt @ turn, abs=0.02)
+    assert matrix(rotation) != pytest.approx(turn @ tilt, abs=0.1)
+
+
+def matrix(rotation):
+    """Rodrigues' formula: a rotation vector [3] -> a matrix [3, 3]."""
+    angle = np.linalg.norm(rotation)
+    x, y, z = rotation / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -37,6 +37,24 @@ def test_random_motion_and_standing_still_succeed_in_at_most_5_percent(skill, po
     assert _share(_outcomes(skill, policy, range(10_000, 10_060))) <= 0.05
 
 
+@pytest.mark.parametrize(
+    ("skill", "seed", "steps", "tip", "target"),
+    [
+        ("reach", 7, 8, (0.028, -0.043, 0.038), (0.026, -0.043)),
+        ("reach", 8, 9, (0.082, -0.124, 0.044), (0.080, -0.123)),
+        ("push", 7, 25, (0.015, 0.053, 0.012), (-0.011, 0.074)),
+        ("push", 8, 11, (-0.051, 0.017, 0.012), (-0.040, -0.010)),
+    ],
+)
+def test_what_the_expert_does_in_a_scene_never_drifts(skill, seed, steps, tip, target):
+    """Who changes this on purpose raises `SIMULATION_VERSION`. MuJoCos differ by millimetres."""
+    env = TabletopEnv(skill, render=BLIND)
+    assert len(list(play(env, make_policy("expert", env), seed))) == steps
+    state = env.table_state()
+    assert state.tip == pytest.approx(tip, abs=0.005)
+    assert state.centres[env.scene.roles["target"]][:2] == pytest.approx(target, abs=0.005)
+
+
 def test_the_expert_ends_its_episodes_itself():
     assert all(o.terminated and o.steps < 40 for o in _outcomes("push", "expert", range(20)))
 
@@ -107,5 +125,8 @@ def test_a_film_shows_every_step_with_its_instruction(tmp_path):
 def test_a_film_needs_a_name_that_ends_in_gif_and_something_to_show(tmp_path):
     with pytest.raises(ValueError, match=r"out.mp4', expected a name that ends in .gif"):
         Film(tmp_path / "out.mp4", BLIND)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        Film(tmp_path / "file" / "out.gif", BLIND)
     with pytest.raises(ValueError, match="no episode has been played"):
         Film(tmp_path / "out.gif", BLIND).save()

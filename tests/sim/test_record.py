@@ -19,12 +19,12 @@ import tensorflow_datasets as tfds
 
 from rt2_jax.data.recording import read_recording
 from rt2_jax.sim.env import TabletopEnv
-from rt2_jax.sim.policies import make_policy
-from rt2_jax.sim.record import DisturbedPolicy, EpisodeRecorder, RecordSettings, record
+from rt2_jax.sim.policies import DisturbedPolicy, make_policy
+from rt2_jax.sim.record import EpisodeRecorder, RecordSettings, record
 from rt2_jax.sim.render import RenderSettings
 from rt2_jax.sim.rollout import outcome, play
 from rt2_jax.sim.scene import sample_scene
-from rt2_jax.sim.simulation import STATE_FIELDS, TABLETOP_ACTIONS
+from rt2_jax.sim.simulation import SIMULATION_VERSION, STATE_FIELDS, TABLETOP_ACTIONS
 from rt2_jax.sim.world import DEFAULT_WORLD, load_world
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +101,7 @@ def test_the_recording_says_what_it_is_and_how_it_was_made(recording):
     assert RenderSettings.from_json(origin["render"]) == SMALL
     assert origin["render_hash"] == SMALL.hash
     assert origin["world_hash"] == load_world().hash
+    assert origin["simulation_version"] == SIMULATION_VERSION
     assert origin["skills"] == ["reach", "push"]
     assert (origin["seed"], origin["policy"], origin["noise_m"]) == (5, "expert", 0)
     assert origin["software"]["mujoco"] == version("mujoco")
@@ -132,25 +133,34 @@ def test_a_killed_recording_is_continued_to_the_same_bytes(recording, tmp_path):
 
 @pytest.mark.slow
 def test_recordings_killed_again_and_again_end_with_the_same_bytes(recording, tmp_path, full_check):
-    random, finished = Random(0), 0
+    random, finished, interrupted = Random(0), 0, 0
     for _ in range(20 if full_check else 3):
         out = tmp_path / str(finished)
         process = subprocess.Popen([*COMMAND, out], cwd=ROOT, start_new_session=True)
-        time.sleep(random.uniform(1, 6))
+        wait_for_workers(process)
+        time.sleep(random.uniform(0, 2))
         process.kill()
         if process.wait() == 0:  # it was faster
             assert contents(out / "rt2_tabletop" / "1.0.0") == contents(recording.directory)
             finished += 1
+        else:
+            interrupted += (out / "rt2_tabletop" / "1.0.0.incomplete").exists()
+    assert interrupted > 0
     again = record(SETTINGS, tmp_path / str(finished))
+    assert [file.name for file in again.directory.parent.iterdir()] == ["1.0.0"]
     assert contents(again.directory) == contents(recording.directory)
 
 
-def test_ctrl_c_leaves_a_state_to_continue_from_and_says_so(recording, tmp_path):
+@pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM"])
+def test_ctrl_c_and_sigterm_leave_a_state_to_continue_from_and_say_so(recording, tmp_path, stop):
     process = subprocess.Popen(
         [*COMMAND, tmp_path], cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
     )
     wait_for_shard(tmp_path, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    if stop == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    else:
+        process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == (
@@ -173,6 +183,21 @@ def test_a_killed_worker_is_an_error_that_says_how_to_continue(tmp_path):
     assert process.returncode == 2
     assert "rt2 sim: error: a recording process was killed" in errors
     assert "run it again to continue, with fewer jobs" in errors
+
+
+def test_a_second_recorder_of_a_folder_is_refused_at_once_and_harms_nothing(recording, tmp_path):
+    first = subprocess.Popen([*COMMAND, tmp_path], cwd=ROOT, start_new_session=True)
+    wait_for_workers(first)
+    with pytest.raises(OSError, match="another process is recording .*1.0.0; wait until it has"):
+        record(SETTINGS, tmp_path, report=pytest.fail)
+    assert first.wait(timeout=60) == 0
+    found = record(SETTINGS, tmp_path)
+    assert contents(found.directory.parent) == contents(recording.directory.parent)
+
+
+def wait_for_workers(process):
+    """Waits until a recording has begun its folder and started its two processes, or has ended."""
+    wait_until(lambda: process.poll() is not None or len(children(process.pid)) >= 2, "no workers")
 
 
 def wait_for_shard(root, process):
@@ -293,6 +318,26 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path, changes, 
     with pytest.raises(ValueError, match=message):
         record(dataclasses.replace(SETTINGS, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"episodes": "3"}, r"episodes: found '3' \(str\), expected int"),
+        ({"seed": 1.5}, r"seed: found 1.5 \(float\), expected int"),
+        ({"shard_episodes": True}, r"shard_episodes: found True \(bool\), expected int"),
+        ({"noise": "0.1"}, r"noise: found '0.1' \(str\), expected float or int"),
+        ({"skills": "reach"}, r"skills: found 'reach' \(str\), expected tuple"),
+        ({"cameras": ["front"]}, r"cameras: found \['front'\] \(list\), expected tuple"),
+        ({"render": 64}, r"render: found 64 \(int\), expected RenderSettings"),
+        ({"world": "my.toml"}, r"world: found 'my.toml' \(str\), expected World"),
+        ({"policy": None}, r"policy: found None \(NoneType\), expected str"),
+        ({"image_format": 1}, r"image_format: found 1 \(int\), expected str"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused_by_name(changes, message):
+    with pytest.raises(TypeError, match=message):
+        dataclasses.replace(SETTINGS, **changes)
 
 
 def test_less_than_one_process_is_refused(tmp_path):

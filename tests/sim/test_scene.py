@@ -1,6 +1,7 @@
 """Scenes are functions of (world, skill, seed), obey the rules, and hide nothing in the layout."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -65,6 +66,22 @@ def test_the_target_is_uniform_over_the_objects(scenes):
         expected[: len(scene.objects)] += 1 / len(scene.objects)
     spread = np.sqrt(expected)
     assert np.all(np.abs(counts - expected) < 4 * spread)
+
+
+def test_the_layout_hardly_gives_the_target_away(scenes):
+    """The most isolated object is the target as often as chance has it, in push a little more."""
+    right = 0
+    for scene in scenes:
+        places = np.array([(thing.x, thing.y) for thing in scene.objects])
+        distances = np.linalg.norm(places[:, None] - places, axis=2) + np.eye(len(places))
+        right += int(np.argmax(distances.min(axis=1))) == scene.roles["target"]
+    assert right / len(scenes) < {"reach": 0.27, "push": 0.40}[scenes[0].skill]
+
+
+def test_scenes_of_a_seed_never_drift(world):
+    """Recordings and results name scenes by their seeds: see `SIMULATION_VERSION`."""
+    text = json.dumps([sample_scene(world, s, 7).to_json() for s in ("push", "reach")])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "a0cf9b5e6f51917a"
 
 
 def test_instructions_name_the_roles_and_swapped_ones_name_none_of_them(scenes):

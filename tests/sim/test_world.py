@@ -58,27 +58,166 @@ def test_the_hash_is_of_the_content_and_not_of_the_file(tmp_path):
         ("red = [214, 32, 36]", "red = [214, 32]", r"\[colours\] red.*\[red, green, blue\]"),
         ("red = [214, 32, 36]", "red = [214, 32, 300]", r"\[colours\] red"),
         ("star = [5, 0.42]", "stra = [5, 0.42]", r"\[shapes.star\].*regular, star, outline"),
-        ("regular = 3", "regular = 2", r"\[shapes.triangle\].*at least 3"),
-        ("[1.000, 0.000]", "[1.500, 0.000]", r"\[shapes.arrow\].*outside the unit circle"),
+        ("star = [5, 0.42]", "star = 5", r"\[shapes.star\] star: found 5, .*\[points, inner"),
+        (
+            "star = [5, 0.42]",
+            "star = [5.5, 0.42]",
+            r"\[shapes.star\] star: found 5.5, .*whole number",
+        ),
+        ("star = [5, 0.42]", 'star = [5, "thin"]', r"\[shapes.star\] star: found 'thin', .*number"),
+        (
+            "[shapes.star]\nstar = [5, 0.42]",
+            "[shapes]\nstar = 5",
+            r"\[shapes.star\]: found 5, .*table",
+        ),
+        (
+            "[shapes.cube]",
+            "[shapes.box]",
+            r"symbol_cubes = \[0, 1\].* no \[shapes.cube\], only box",
+        ),
+        ("regular = 3", "regular = 2", r"\[shapes.triangle\] regular: found 2, .*whole .* from 3"),
+        ("regular = 3", 'regular = "many"', r"\[shapes.triangle\] regular: found 'many'"),
+        (
+            "height = 0.033",
+            "height = nan",
+            r"\[shapes.cube\] height: found nan, .*from 0.001 to 0.2",
+        ),
+        (
+            "height = 0.033",
+            "height = 0",
+            r"\[shapes.cube\] height: found 0, expected a number from",
+        ),
+        (
+            "[1.000, 0.000]",
+            "[1.500, 0.000]",
+            r"\[shapes.arrow\] outline: found 1.5, .*from -1 to 1",
+        ),
+        ("[1.000, 0.000]", "[0.900, 0.900]", r"\[shapes.arrow\].*outside the unit circle"),
+        ("[1.000, 0.000]", "[1.000]", r"\[shapes.arrow\] outline: found \[1.0\], .*as \[x, y\]"),
         ("[1.000, 0.000]", "[-0.200, 0.500]", r"\[shapes.arrow\].*counter-clockwise"),
-        ('"go to the {target}"', '"go to the {goal}"', r"\[skills.reach\].*\['target'\]"),
+        ('"go to the {target}"', '"go to the {goal}"', r"\[skills.reach\].*each of {target} once"),
         ('"go to the {target}"', '"go away"', r"\[skills.reach\].*go away"),
+        ('"go to the {target}"', '"{target} or {target}"', r"\[skills.reach\].*{target} once"),
+        ('"go to the {target}"', '"go { to the {target}"', r"\[skills.reach\].*no other braces"),
+        ('"go to the {target}"', '"to the {target!r}"', r"\[skills.reach\].*no other braces"),
+        ('"go to the {target}"', "7", r"\[skills.reach\] templates: found 7, expected a text"),
+        ("success_distance = 0.04", 'success_distance = "near"', r"success_distance: found 'near'"),
+        ("success_distance = 0.04", "success_distance = 0", r"reach\] success_distance: found 0, "),
+        ("success_distance = 0.04", "success_distance = 3", r"reach\] success_distance: found 3, "),
+        (
+            "success_distance = 0.04",
+            "success_distance = 0.1",
+            r"\[skills.reach\]: start_distance = 0.1",
+        ),
+        (
+            "start_distance = 0.12",
+            "start_distance = 0.03",
+            r"\[skills.push\]: start_distance = 0.03",
+        ),
         ("[skills.push]", "[skills.throw]", r"\[skills.throw\].*reach, push"),
         ("separation = 0.070", "", r"\[scene\]: missing \['separation'\]"),
-        ("separation = 0.070", "separation = -1.0", r"\[scene\] separation.*positive"),
+        (
+            "separation = 0.070",
+            "separation = -1.0",
+            r"\[scene\] separation: found -1.0, .* 0.001 to",
+        ),
+        (
+            "separation = 0.070",
+            "separation = true",
+            r"\[scene\] separation: found True, .*a number",
+        ),
+        (
+            "separation = 0.070",
+            "separation = 0.04",
+            r"separation = 0.04, .*twice object_radius = 0.0235",
+        ),
+        (
+            "region_x = [-0.10, 0.16]",
+            "region_x = 5",
+            r"\[scene\] region_x: found 5, .*\[low, high\]",
+        ),
+        (
+            "region_x = [-0.10, 0.16]",
+            "region_x = [-0.1, 0.5]",
+            r"region_x: found 0.5, .*-0.27 to 0.23",
+        ),
+        (
+            "region_x = [-0.10, 0.16]",
+            "region_x = [0.1, 0.1]",
+            r"region_x = \[0.1, 0.1\], .*an area",
+        ),
+        ("objects = [5, 6]", "objects = [5, 6.5]", r"\[scene\] objects: found 6.5, .*whole number"),
         ("objects = [5, 6]", "objects = [6, 5]", r"\[scene\] objects.*\[low, high\]"),
         ("objects = [5, 6]", "objects = [3, 6]", r"expected at least 4"),
         ("objects = [5, 6]", "objects = [5, 90]", r"too few different names"),
         ("symbol_cubes = [0, 1]", "symbol_cubes = [0, 9]", r"symbol_cubes"),
         ('A = ".###.', 'A = ".##', r"\[symbols\] A: expected 7 rows of 5 dots"),
         ('name = "tabletop"', 'nam = "tabletop"', r"missing \['name'\], unknown \['nam'\]"),
+        ('name = "tabletop"', "name = 3", r"name: found 3, expected a text"),
         ("[colours]", "[colours", r"not a TOML file"),
+        ("[colours]", "[colours.dark]", r"\[colours\] dark: found {"),
+        ("red = [214, 32, 36]", 'red = ["a", 3, 4]', r"\[colours\] red: found 'a', .*whole number"),
+        ("[symbols]", "[symbols]\nred = '####. #...# #...# ####. #...# #...# ####.'", "'red cube'"),
+        ("oak = {", "oak = 3\nelm = {", r"\[tables\] oak: found 3, expected a table"),
+        ('"wood"', '"lava"', r"\[tables\] oak pattern: found 'lava', expected one of plain, wood"),
+        (
+            '"marble", colours = [',
+            '"marble", colours = [[0, 0, 0], ',
+            r"marble colours: .*two colours",
+        ),
+        (
+            '"top left" = [',
+            '"top left" = 3\nx = [',
+            r"\[places\] top left: found 3, expected \[\[left",
+        ),
+        (
+            "[[0.667, 1.0], [0.667, 1.0]]",
+            "[[0.667, 1.0]]",
+            r"\[places\] bottom right: .*\[top, bottom\]",
+        ),
     ],
 )
 def test_a_mistake_in_a_world_file_is_named(tmp_path, old, new, message):
     with pytest.raises(ValueError, match=message) as error:
         load_world(_changed(tmp_path, old, new))
     assert "world.toml" in str(error.value)
+
+
+def test_a_world_file_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "latin.toml"
+    path.write_bytes('name = "Küche"'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.toml: not a TOML file in UTF-8: .*codec"):
+        load_world(path)
+
+
+def test_a_table_without_entries_is_refused_unless_nothing_needs_them(tmp_path):
+    before, symbols = DEFAULT_WORLD.read_text(encoding="utf-8").split("[symbols]")
+    path = tmp_path / "world.toml"
+    path.write_text(before.replace("symbol_cubes = [0, 1]", "symbol_cubes = [0, 0]") + "[symbols]")
+    assert load_world(path).symbols == {}
+    start = before.index("[places]") + len("[places]")
+    path.write_text(before[:start] + "\n[symbols]" + symbols)
+    with pytest.raises(ValueError, match=r"\[places\] is empty; a world needs at least one"):
+        load_world(path)
+
+
+@pytest.mark.parametrize("value", ['"x"', "3", "-1.5", "nan", "true", "[]", "[[]]", "[1]", "{}"])
+def test_whatever_a_key_holds_the_answer_is_a_world_or_an_error_that_names_it(tmp_path, value):
+    """Every `key = value` of the built-in file is given this value in turn."""
+    lines = DEFAULT_WORLD.read_text(encoding="utf-8").splitlines()
+    path, refused = tmp_path / "world.toml", 0
+    for number, line in enumerate(lines):
+        key, equals, found = line.partition(" = ")
+        whole = found.count("[") == found.count("]") and not line.startswith("#")
+        if not equals or not whole or number % 3:
+            continue
+        path.write_text("\n".join([*lines[:number], f"{key} = {value}", *lines[number + 1 :]]))
+        try:
+            load_world(path)
+        except ValueError as error:
+            refused += 1
+            assert key.strip('"') in str(error) or "several objects" in str(error), str(error)
+    assert refused > 20
 
 
 def test_a_missing_world_file_is_named(tmp_path):
@@ -116,12 +255,6 @@ def test_every_table_pattern_and_symbol_can_be_drawn():
     assert len(set(pictures.values())) == len(world.tables)
     faces = {name: symbol_texture(dots) for name, dots in world.symbols.items()}
     assert len(set(faces.values())) == len(world.symbols)
-
-
-def test_an_unknown_table_pattern_lists_the_known_ones():
-    table = dataclasses.replace(load_world().tables["oak"], pattern="lava")
-    with pytest.raises(ValueError, match="'lava', expected one of plain, wood"):
-        table_texture(table, np.random.default_rng(0))
 
 
 def test_every_word_of_an_instruction_is_one_piece_of_the_projects_vocabulary():
