@@ -1,0 +1,24 @@
+"""Flax modules of vision-language models, and T5X's model contract on top of them."""
+
+from rt2_jax._lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "config": [
+            "TextConfig",
+            "VisionConfig",
+            "VisionLanguageConfig",
+            "config_from_json",
+            "config_to_json",
+            "tiny_config",
+        ],
+        "decoding": ["greedy_decode"],
+        "encoder_decoder": ["DecoderCache"],
+        "layer_stack": ["stack_layers", "unstack_layers"],
+        "losses": ["ExampleSums", "MetricSum", "token_cross_entropy"],
+        "model": ["VisionLanguageModel"],
+        "position": ["resample_positions"],
+        "vision_language": ["VisionLanguageModule"],
+    },
+)

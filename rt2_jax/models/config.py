@@ -1,0 +1,294 @@
+"""What a model is made of: frozen dataclasses with a plain JSON form over a closed registry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from rt2_jax.actions.identity import check_keys
+
+ACTIVATIONS = ("gelu", "relu", "silu", "linear")
+DTYPES = ("float32", "bfloat16")
+STEMS = ("patch", "conv")
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """A vision transformer (Dosovitskiy et al. 2021) without a classification head.
+
+    Attributes:
+      image_size: height and width of a picture, in pixels.
+      patch_size: side of the square that becomes one token, in pixels.
+      embed_dim: width of the transformer.
+      num_layers: its depth.
+      num_heads: attention heads; each has `embed_dim / num_heads` features.
+      mlp_dim: hidden width of the MLPs.
+      stem: `patch`, one linear map of a patch's pixels; `conv`, 3x3 convolutions of stride 2 down
+        to the same grid (Xiao et al. 2021), which learn from far fewer pictures; `patch_size` is
+        then a power of two.
+    """
+
+    image_size: tuple[int, int]
+    patch_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    mlp_dim: int
+    stem: str = "patch"
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "patch_size", "embed_dim", "num_layers", "num_heads", "mlp_dim")
+        _check_choice(self, "stem", STEMS)
+        if len(self.image_size) != 2 or min(self.image_size) <= 0:
+            raise ValueError(
+                f"VisionConfig.image_size: found {self.image_size}, expected (height, width)"
+            )
+        if any(side % self.patch_size for side in self.image_size):
+            raise ValueError(
+                f"VisionConfig.image_size: found {self.image_size}, expected multiples of "
+                f"patch_size {self.patch_size}"
+            )
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"VisionConfig.embed_dim: found {self.embed_dim}, expected a multiple of "
+                f"num_heads {self.num_heads}"
+            )
+        if self.embed_dim % 4:
+            raise ValueError(
+                f"VisionConfig.embed_dim: found {self.embed_dim}, expected a multiple of 4 "
+                "(a sine and a cosine for rows and for columns)"
+            )
+        if self.stem == "conv" and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
+            raise ValueError(
+                f"VisionConfig.patch_size: found {self.patch_size}, expected a power of two with "
+                "the stem 'conv'"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one picture."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """A T5 1.1 encoder-decoder (Raffel et al. 2020; Shazeer 2020 for the gated MLP).
+
+    Attributes:
+      vocab_size: rows of the embedding; at least the vocabulary's size.
+      embed_dim: width of encoder and decoder.
+      encoder_layers: depth of the encoder.
+      decoder_layers: depth of the decoder.
+      num_heads: attention heads.
+      head_dim: features of a head; `num_heads * head_dim` need not be `embed_dim`.
+      mlp_dim: hidden width of the MLPs.
+      mlp_activations: one for each input projection, multiplied: `("gelu", "linear")` is T5 1.1,
+        `("silu", "linear")` UL2, `("relu",)` T5 1.0.
+      relative_buckets: of the relative position bias.
+      relative_max_distance: beyond it all distances share a bucket.
+      tie_embeddings: the output layer is the embedding (T5 1.0, UL2-20B) instead of its own.
+      dropout_rate: in training.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    encoder_layers: int
+    decoder_layers: int
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    mlp_activations: tuple[str, ...] = ("gelu", "linear")
+    relative_buckets: int = 32
+    relative_max_distance: int = 128
+    tie_embeddings: bool = False
+    dropout_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "embed_dim", "encoder_layers", "decoder_layers", "num_heads")
+        _check_positive(self, *sizes, "head_dim", "mlp_dim")
+        unknown = sorted(set(self.mlp_activations) - set(ACTIVATIONS))
+        if unknown or not self.mlp_activations:
+            raise ValueError(
+                f"TextConfig.mlp_activations: found {self.mlp_activations}, expected some of "
+                f"{', '.join(ACTIVATIONS)}"
+            )
+        if self.relative_buckets < 4 or self.relative_buckets % 2:
+            raise ValueError(
+                f"TextConfig.relative_buckets: found {self.relative_buckets}, expected an even "
+                "number from 4"
+            )
+        if self.relative_max_distance <= self.relative_buckets // 2:
+            raise ValueError(
+                f"TextConfig.relative_max_distance: found {self.relative_max_distance}, expected "
+                f"more than half of relative_buckets {self.relative_buckets}"
+            )
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(
+                f"TextConfig.dropout_rate: found {self.dropout_rate}, expected 0 to below 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionLanguageConfig:
+    """PaLI-X's shape (Chen et al. 2023): pictures, then text, into an encoder-decoder.
+
+    Attributes:
+      vision: the picture encoder.
+      text: the encoder-decoder.
+      image_slots: (view, time) of every picture that an example may have, in order; time 0 is now
+        and -1 the step before.
+      dtype: of activations; parameters are always float32.
+      scan_layers: layers are stacked and scanned: compile time no longer grows with depth.
+    """
+
+    vision: VisionConfig
+    text: TextConfig
+    image_slots: tuple[tuple[str, int], ...] = (("front", 0),)
+    dtype: str = "float32"
+    scan_layers: bool = True
+
+    def __post_init__(self) -> None:
+        _check_choice(self, "dtype", DTYPES)
+        if not self.image_slots or len(set(self.image_slots)) != len(self.image_slots):
+            raise ValueError(
+                f"VisionLanguageConfig.image_slots: found {self.image_slots}, expected at least "
+                "one (view, time), each once"
+            )
+
+
+Config = VisionConfig | TextConfig | VisionLanguageConfig
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+REGISTRY: Mapping[str, type[Config]] = {
+    cls.__name__: cls for cls in (VisionConfig, TextConfig, VisionLanguageConfig)
+}
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """Plain JSON: `{"class": ..., field: value, ...}`, nested."""
+    if type(config).__name__ not in REGISTRY:
+        raise TypeError(
+            f"found a {type(config).__name__}, expected one of {', '.join(sorted(REGISTRY))}"
+        )
+    return {
+        "class": type(config).__name__,
+        **{
+            field.name: _value_to_json(getattr(config, field.name))
+            for field in dataclasses.fields(config)
+        },
+    }
+
+
+def config_from_json(data: Any, where: str = "model") -> Config:
+    """Reads what `config_to_json` wrote; nothing outside the registry is ever made.
+
+    Raises:
+      TypeError: not a JSON object, or a value has the wrong type.
+      KeyError: a field is missing or unknown.
+      ValueError: an unknown class, or a value that the class refuses.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"{where}: expected a JSON object, found {type(data).__name__}")
+    name = data.get("class")
+    if not isinstance(name, str) or name not in REGISTRY:
+        raise ValueError(
+            f"{where}.class: found {name!r}, expected one of {', '.join(sorted(REGISTRY))}"
+        )
+    cls = REGISTRY[name]
+    fields = dataclasses.fields(cls)
+    check_keys(where, data, ("class", *(field.name for field in fields)))
+    values = {}
+    for field in fields:
+        value = _value_from_json(data[field.name], f"{where}.{field.name}")
+        if not _has_type(value, str(field.type)):
+            raise TypeError(f"{where}.{field.name}: found {value!r}, expected {field.type}")
+        values[field.name] = value
+    return cls(**values)
+
+
+def tiny_config(vocab_size: int) -> VisionLanguageConfig:
+    """The smallest model that was seen to point at named things: 1.3M parameters at 8,000 pieces.
+
+    For tests and laptops: pictures of 64 x 64 pixels, 64 tokens each.
+    """
+    return VisionLanguageConfig(
+        vision=VisionConfig(
+            image_size=(64, 64),
+            patch_size=8,
+            embed_dim=64,
+            num_layers=1,
+            num_heads=4,
+            mlp_dim=128,
+            stem="conv",
+        ),
+        text=TextConfig(
+            vocab_size=vocab_size,
+            embed_dim=64,
+            encoder_layers=2,
+            decoder_layers=2,
+            num_heads=4,
+            head_dim=16,
+            mlp_dim=128,
+        ),
+    )
+
+
+def _check_positive(config: Config, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if type(value) is not int or value <= 0:
+            raise ValueError(
+                f"{type(config).__name__}.{name}: found {value!r}, expected a positive integer"
+            )
+
+
+def _check_choice(config: Config, name: str, known: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in known:
+        raise ValueError(
+            f"{type(config).__name__}.{name}: found {value!r}, expected one of {', '.join(known)}"
+        )
+
+
+def _value_to_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return config_to_json(value)  # type: ignore[arg-type]
+    if isinstance(value, tuple):
+        return [_value_to_json(item) for item in value]
+    return value
+
+
+def _value_from_json(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return config_from_json(value, where)
+    if isinstance(value, list):
+        return tuple(_value_from_json(item, where) for item in value)
+    return value
+
+
+def _has_type(value: Any, annotation: str) -> bool:
+    """Whether a value read from JSON is what the field's annotation says."""
+    if annotation in REGISTRY:
+        return type(value) is REGISTRY[annotation]
+    if annotation == "float":
+        return type(value) in (int, float)
+    return {
+        "int": lambda: type(value) is int,
+        "bool": lambda: type(value) is bool,
+        "str": lambda: type(value) is str,
+        "tuple[int, int]": lambda: _is_tuple(value, int) and len(value) == 2,
+        "tuple[str, ...]": lambda: _is_tuple(value, str),
+        "tuple[tuple[str, int], ...]": lambda: (
+            _is_tuple(value, tuple) and all([type(x) for x in item] == [str, int] for item in value)
+        ),
+    }[annotation]()
+
+
+def _is_tuple(value: Any, kind: type) -> bool:
+    return type(value) is tuple and all(type(item) is kind for item in value)

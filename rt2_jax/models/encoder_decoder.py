@@ -1,0 +1,260 @@
+"""A T5 1.1 encoder-decoder over embeddings, with the key/value cache as argument and result."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from rt2_jax.models.config import TextConfig
+from rt2_jax.models.layer_stack import apply_layers
+from rt2_jax.models.layers import (
+    Attention,
+    Dense,
+    EncoderLayer,
+    Mlp,
+    RMSNorm,
+    constrain,
+    dropout,
+    partitioned,
+)
+from rt2_jax.models.position import RelativePositionBias
+
+
+@struct.dataclass
+class LayerCache:
+    """Keys and values of one decoder layer, or of all, stacked.
+
+    Attributes:
+      keys: of the decoder's own tokens, [(layers,) B, length, heads, head_dim].
+      values: as `keys`.
+      encoded_keys: of the encoder's output, [(layers,) B, S, heads, head_dim].
+      encoded_values: as `encoded_keys`.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    encoded_keys: jax.Array
+    encoded_values: jax.Array
+
+
+@struct.dataclass
+class DecoderCache:
+    """What decoding keeps between steps: a plain pytree, to be forked, spliced or thrown away.
+
+    Attributes:
+      layers: of all layers.
+      encoder_mask: bool [B, S]; False where there is nothing to attend to.
+      positions: int32 [B]; how many tokens each row holds. Rows may differ.
+    """
+
+    layers: LayerCache
+    encoder_mask: jax.Array
+    positions: jax.Array
+
+    def extended(self, length: int) -> DecoderCache:
+        """The same with room for `length` tokens in all."""
+        layers = self.layers
+        room = ((0, 0), (0, 0), (0, length - layers.keys.shape[2]), (0, 0), (0, 0))
+        keys, values = jnp.pad(layers.keys, room), jnp.pad(layers.values, room)
+        layers = dataclasses.replace(layers, keys=keys, values=values)
+        return dataclasses.replace(self, layers=layers)
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder, and an MLP."""
+
+    config: TextConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        cached: LayerCache | None,
+        encoded: jax.Array | None,
+        write_at: jax.Array | None,
+        mask: jax.Array,
+        bias: jax.Array,
+        encoder_mask: jax.Array,
+        deterministic: bool,
+    ) -> tuple[jax.Array, LayerCache]:
+        """Without `cached`, keys and values come from `x` and `encoded`; with it, `x` is added.
+
+        Args:
+          x: [B, Q, E].
+          cached: this layer's, or None.
+          encoded: [B, S, E], or None with a cache.
+          write_at: int32 [B, Q], the places of `x` in the cache, or None without one.
+          mask: bool [B or 1, 1, Q, K].
+          bias: float32 [B or 1, heads, Q, K].
+          encoder_mask: bool [B, 1, 1, S].
+          deterministic: no dropout.
+
+        Returns:
+          [B, Q, E], and the layer's part of the cache.
+        """
+        config, drop = self.config, dropout(self.config.dropout_rate)
+        attend = functools.partial(
+            Attention,
+            num_heads=config.num_heads,
+            head_dim=config.head_dim,
+            dtype=self.dtype,
+            dropout_rate=config.dropout_rate,
+        )
+        normed = RMSNorm(self.dtype, name="pre_self_attention_layer_norm")(x)
+        attention = attend(name="self_attention")
+        keys, values = attention.keys_and_values(normed)
+        if cached is not None:
+            rows = jnp.arange(len(x))[:, None]
+            keys = cached.keys.at[rows, write_at].set(keys)
+            values = cached.values.at[rows, write_at].set(values)
+        x = x + drop(attention(normed, keys, values, mask, bias, deterministic), deterministic)
+
+        normed = RMSNorm(self.dtype, name="pre_cross_attention_layer_norm")(x)
+        attention = attend(name="encoder_decoder_attention")
+        if cached is None:
+            assert encoded is not None, "without a cache there must be an encoder's output"
+            to_keys, to_values = attention.keys_and_values(encoded)
+        else:
+            to_keys, to_values = cached.encoded_keys, cached.encoded_values
+        attended = attention(normed, to_keys, to_values, encoder_mask, None, deterministic)
+        x = x + drop(attended, deterministic)
+
+        normed = RMSNorm(self.dtype, name="pre_mlp_layer_norm")(x)
+        mlp = Mlp(
+            config.mlp_dim,
+            config.mlp_activations,
+            self.dtype,
+            dropout_rate=config.dropout_rate,
+            name="mlp",
+        )
+        x = constrain(x + drop(mlp(normed, deterministic), deterministic))
+        return x, LayerCache(keys, values, to_keys, to_values)
+
+
+class Encoder(nn.Module):
+    """T5's encoder over embeddings."""
+
+    config: TextConfig
+    dtype: Any
+    scan_layers: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, deterministic: bool) -> jax.Array:
+        """[B, S, E] with mask bool [B, S] -> [B, S, E]."""
+        config, drop = self.config, dropout(self.config.dropout_rate)
+        places = jnp.arange(x.shape[1])[None]
+        bias = RelativePositionBias(
+            config.num_heads,
+            config.relative_buckets,
+            config.relative_max_distance,
+            bidirectional=True,
+            name="relpos_bias",
+        )(places, places)
+        layers = apply_layers(
+            EncoderLayer,
+            {
+                "style": "t5",
+                "num_heads": config.num_heads,
+                "head_dim": config.head_dim,
+                "mlp_dim": config.mlp_dim,
+                "mlp_activations": config.mlp_activations,
+                "dtype": self.dtype,
+                "dropout_rate": config.dropout_rate,
+            },
+            config.encoder_layers,
+            self.scan_layers,
+        )
+        x = drop(constrain(x), deterministic)
+        x, _ = layers(x, None, mask[:, None, None, :], bias, deterministic)
+        return drop(RMSNorm(self.dtype, name="encoder_norm")(x), deterministic)
+
+
+class Decoder(nn.Module):
+    """T5's decoder over embeddings, with the output layer."""
+
+    config: TextConfig
+    dtype: Any
+    scan_layers: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        encoded: jax.Array | None,
+        encoder_mask: jax.Array,
+        cache: DecoderCache | None,
+        table: jax.Array | None,
+        deterministic: bool,
+    ) -> tuple[jax.Array, DecoderCache]:
+        """[B, Q, E] -> logits float32 [B, Q, vocab], and the cache that holds these tokens too.
+
+        `table` [vocab, E] is the embedding of a model that ties it to the output layer.
+        """
+        config, drop = self.config, dropout(self.config.dropout_rate)
+        steps = jnp.arange(x.shape[1])[None]
+        places = steps if cache is None else cache.positions[:, None] + steps
+        length = x.shape[1] if cache is None else cache.layers.keys.shape[2]
+        all_places = jnp.arange(length)[None]
+        bias = RelativePositionBias(
+            config.num_heads,
+            config.relative_buckets,
+            config.relative_max_distance,
+            bidirectional=False,
+            name="relpos_bias",
+        )(places, all_places)
+        mask = (all_places[:, None, :] <= places[:, :, None])[:, None]
+        layers = apply_layers(
+            DecoderLayer,
+            {"config": config, "dtype": self.dtype},
+            config.decoder_layers,
+            self.scan_layers,
+        )
+        x, kept = layers(
+            drop(constrain(x), deterministic),
+            None if cache is None else cache.layers,
+            encoded,
+            None if cache is None else places,
+            mask,
+            bias,
+            encoder_mask[:, None, None, :],
+            deterministic,
+        )
+        count = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
+        if cache is not None:
+            count += cache.positions
+        x = drop(RMSNorm(self.dtype, name="decoder_norm")(x), deterministic)
+        if table is None:
+            axes = ("embed", "vocab")
+            logits = Dense(config.vocab_size, axes, self.dtype, name="logits_dense")(x)
+        else:
+            # T5 1.0 and UL2-20B divide by the root of the width; the embedding's scale is one.
+            logits = (x * config.embed_dim**-0.5) @ table.astype(self.dtype).T
+        logits = nn.with_logical_constraint(
+            logits.astype(jnp.float32), ("batch", "length", "vocab")
+        )
+        return logits, DecoderCache(kept, encoder_mask, positions=count)
+
+
+class TokenEmbedder(nn.Module):
+    """The embedding of tokens; `embedding` is its table."""
+
+    config: TextConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        self.embedding = self.param(
+            "embedding",
+            partitioned(nn.initializers.normal(1.0), ("vocab", "embed")),
+            (self.config.vocab_size, self.config.embed_dim),
+        )
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """int32 [B, L] -> [B, L, E]."""
+        return jnp.take(self.embedding, tokens, axis=0).astype(self.dtype)

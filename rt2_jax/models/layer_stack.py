@@ -1,0 +1,87 @@
+"""A stack of equal layers, scanned or written out, and the conversion of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+LAYER_AXIS = 1
+"""Where scanned parameters have their `layers` axis; T5X's scanned models put it there too."""
+
+STACK = "layers"
+
+
+def apply_layers(
+    layer: type[nn.Module], fields: Mapping[str, Any], num_layers: int, scan: bool
+) -> Any:
+    """A function `(x, per_layer, *shared) -> (x, outputs)` that runs the layers one by one.
+
+    To be called inside a compact method, whose module then owns the layers: `layers`, with stacked
+    parameters, if scanned, else `layers_0`, `layers_1`, ...
+
+    Args:
+      layer: its `__call__(x, mine, *shared)` gives `(x, output)`.
+      fields: the constructor arguments of every layer.
+      num_layers: how many.
+      scan: one traced layer for all, or each by itself.
+    """
+    if scan:
+
+        def scanned(x: jax.Array, per_layer: Any, *shared: Any) -> tuple[jax.Array, Any]:
+            stack = nn.scan(
+                layer,
+                variable_axes={"params": LAYER_AXIS},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(0, *(nn.broadcast for _ in shared)),
+                length=num_layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            return stack(**fields, name=STACK)(x, per_layer, *shared)
+
+        return scanned
+
+    def unrolled(x: jax.Array, per_layer: Any, *shared: Any) -> tuple[jax.Array, Any]:
+        outputs = []
+        for i in range(num_layers):
+            mine = jax.tree.map(lambda leaf, i=i: leaf[i], per_layer)
+            x, output = layer(**fields, name=f"{STACK}_{i}")(x, mine, *shared)
+            outputs.append(output)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+    return unrolled
+
+
+def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of scanned layers -> those of the same layers written out."""
+    unstacked = {}
+    for path, leaf in flatten_dict(params).items():
+        if STACK not in path:
+            unstacked[path] = leaf
+            continue
+        at = path.index(STACK)
+        for i in range(leaf.shape[LAYER_AXIS]):
+            name = (*path[:at], f"{STACK}_{i}", *path[at + 1 :])
+            unstacked[name] = jnp.take(leaf, i, axis=LAYER_AXIS)
+    return unflatten_dict(unstacked)
+
+
+def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of layers written out -> those of the same layers scanned."""
+    stacked: dict[tuple[str, ...], Any] = {}
+    columns: dict[tuple[str, ...], dict[int, jax.Array]] = {}
+    for path, leaf in flatten_dict(params).items():
+        numbered = [i for i, key in enumerate(path) if key.startswith(f"{STACK}_")]
+        if not numbered:
+            stacked[path] = leaf
+            continue
+        at = numbered[0]
+        name = (*path[:at], STACK, *path[at + 1 :])
+        columns.setdefault(name, {})[int(path[at].removeprefix(f"{STACK}_"))] = leaf
+    for name, column in columns.items():
+        stacked[name] = jnp.stack([column[i] for i in range(len(column))], axis=LAYER_AXIS)
+    return unflatten_dict(stacked)

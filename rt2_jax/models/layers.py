@@ -1,0 +1,244 @@
+"""The layers that every transformer here is made of. They declare parameters only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+FIXED_AXIS = "relpos_buckets"
+"""The logical axis of parameter dimensions that are never sharded: pixels of a patch, places.
+
+T5X's Adafactor knows a closed list of axis names; of those that it neither shards nor factors, this
+is the only one that its partitioner knows as well.
+"""
+
+Initializer = Callable[..., Any]
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": nn.gelu,
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "linear": lambda x: x,
+}
+_MASKED = -1e10  # as T5X's: far below any logit, and finite, so that a row of them has no NaN
+_dense_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+_attention_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+def partitioned(init: Initializer, axes: Sequence[str]) -> Initializer:
+    """The initializer of a parameter with these logical axes."""
+    return nn.with_logical_partitioning(init, tuple(axes))
+
+
+def constrain(x: jax.Array) -> jax.Array:
+    """Activations [B, L, E] are laid out as the logical axis rules say, where there are any."""
+    return nn.with_logical_constraint(x, ("batch", "length", "embed"))
+
+
+class Dense(nn.Module):
+    """`x @ kernel (+ bias)` over the last axis."""
+
+    features: int
+    axes: tuple[str, str]
+    dtype: Any
+    use_bias: bool = False
+    kernel_init: Initializer = _dense_init
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., in] -> [..., features], in `dtype`."""
+        kernel = self.param(
+            "kernel", partitioned(self.kernel_init, self.axes), (x.shape[-1], self.features)
+        )
+        x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.use_bias:
+            bias_init = partitioned(nn.initializers.zeros_init(), self.axes[1:])
+            x += self.param("bias", bias_init, (self.features,)).astype(self.dtype)
+        return x
+
+
+class RMSNorm(nn.Module):
+    """T5's layer norm: only a scale, by the root mean square (Zhang and Sennrich 2019)."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., E] -> [..., E]; the statistics are float32."""
+        scale_init = partitioned(nn.initializers.ones_init(), ("embed",))
+        scale = self.param("scale", scale_init, (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+        return (x * scale).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm with scale and bias (Ba et al. 2016), as in vision transformers."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., E] -> [..., E]; the statistics are float32."""
+        scale_init = partitioned(nn.initializers.ones_init(), ("embed",))
+        bias_init = partitioned(nn.initializers.zeros_init(), ("embed",))
+        scale = self.param("scale", scale_init, (x.shape[-1],))
+        bias = self.param("bias", bias_init, (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        x -= jnp.mean(x, axis=-1, keepdims=True)
+        x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+        return (x * scale + bias).astype(self.dtype)
+
+
+class Mlp(nn.Module):
+    """Input projections, one for each activation and multiplied, then the output projection.
+
+    Two of them are a gated MLP (Shazeer 2020).
+    """
+
+    hidden: int
+    activations: tuple[str, ...]
+    dtype: Any
+    use_bias: bool = False
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        """[B, L, E] -> [B, L, E]."""
+        features = x.shape[-1]
+        hidden = jnp.ones((), self.dtype)
+        for i, activation in enumerate(self.activations):
+            name = "wi" if len(self.activations) == 1 else f"wi_{i}"
+            projected = Dense(self.hidden, ("embed", "mlp"), self.dtype, self.use_bias, name=name)(
+                x
+            )
+            hidden = hidden * _ACTIVATIONS[activation](projected)
+        hidden = dropout(self.dropout_rate)(hidden, deterministic)
+        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
+        return Dense(features, ("mlp", "embed"), self.dtype, self.use_bias, name="wo")(hidden)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values are made apart, so that they can be kept.
+
+    `scaled`: divide the logits by the root of `head_dim` (vision transformers); T5 has that factor
+    in the initial query kernel instead.
+    """
+
+    num_heads: int
+    head_dim: int
+    dtype: Any
+    scaled: bool = False
+    use_bias: bool = False
+    dropout_rate: float = 0.0
+
+    def setup(self) -> None:
+        def query_init(*args: Any) -> jax.Array:
+            return _attention_init(*args) * (1.0 if self.scaled else self.head_dim**-0.5)
+
+        features, axes = self.num_heads * self.head_dim, ("embed", "joined_kv")
+        self.query = Dense(features, axes, self.dtype, self.use_bias, query_init)
+        self.key = Dense(features, axes, self.dtype, self.use_bias, _attention_init)
+        self.value = Dense(features, axes, self.dtype, self.use_bias, _attention_init)
+        self.dropout = dropout(self.dropout_rate)
+
+    def keys_and_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, K, E] -> twice [B, K, heads, head_dim]."""
+        return self._split(self.key(x)), self._split(self.value(x))
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        keys: jax.Array,
+        values: jax.Array,
+        mask: jax.Array | None,
+        bias: jax.Array | None,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Attends from `x` to `keys`; softmax in float32.
+
+        Args:
+          x: [B, Q, E].
+          keys: [B, K, heads, head_dim].
+          values: as `keys`.
+          mask: bool, broadcast to [B, heads, Q, K]; True where attention is allowed.
+          bias: float32, likewise; added to the logits.
+          deterministic: no dropout.
+
+        Returns:
+          [B, Q, E].
+        """
+        logits = jnp.einsum("bqhd,bkhd->bhqk", self._split(self.query(x)), keys)
+        logits = logits.astype(jnp.float32)
+        if self.scaled:
+            logits *= self.head_dim**-0.5
+        if bias is not None:
+            logits += bias
+        if mask is not None:
+            logits = jnp.where(mask, logits, _MASKED)
+        weights = self.dropout(nn.softmax(logits).astype(self.dtype), deterministic)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
+        mixed = mixed.reshape(*mixed.shape[:2], -1)
+        axes = ("joined_kv", "embed")
+        return Dense(x.shape[-1], axes, self.dtype, self.use_bias, _attention_init, name="out")(
+            mixed
+        )
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and MLP, each behind a norm and around a residual.
+
+    `style` is `t5` (RMS norm, no biases, T5's unscaled attention) or `vit` (layer norm, biases).
+    """
+
+    style: str
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    mlp_activations: tuple[str, ...]
+    dtype: Any
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        mine: None,
+        mask: jax.Array | None,
+        bias: jax.Array | None,
+        deterministic: bool,
+    ) -> tuple[jax.Array, None]:
+        """[B, L, E] -> [B, L, E]; `mask` and `bias` as `Attention` takes them."""
+        vit = self.style == "vit"
+        norm = LayerNorm if vit else RMSNorm
+        drop = dropout(self.dropout_rate)
+        normed = norm(self.dtype, name="pre_attention_layer_norm")(x)
+        attention = Attention(
+            num_heads=self.num_heads,
+            head_dim=self.head_dim,
+            dtype=self.dtype,
+            scaled=vit,
+            use_bias=vit,
+            dropout_rate=self.dropout_rate,
+            name="attention",
+        )
+        attended = attention(normed, *attention.keys_and_values(normed), mask, bias, deterministic)
+        x = x + drop(attended, deterministic)
+        mlp = Mlp(
+            self.mlp_dim, self.mlp_activations, self.dtype, vit, self.dropout_rate, name="mlp"
+        )
+        normed = norm(self.dtype, name="pre_mlp_layer_norm")(x)
+        return constrain(x + drop(mlp(normed, deterministic), deterministic)), None
+
+
+def dropout(rate: float) -> nn.Dropout:
+    """Dropout with one mask for all positions, as in T5X."""
+    return nn.Dropout(rate, broadcast_dims=(-2,))

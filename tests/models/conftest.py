@@ -1,0 +1,149 @@
+"""Tiny models of both kinds, with every parameter random, and batches of uneven rows."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rt2_jax.models.config import TextConfig, VisionConfig, VisionLanguageConfig
+from rt2_jax.models.model import VisionLanguageModel
+from rt2_jax.models.vision_language import VisionLanguageModule
+
+VOCAB = 40
+PATCHES = VisionLanguageConfig(
+    vision=VisionConfig(
+        image_size=(16, 8), patch_size=4, embed_dim=16, num_layers=2, num_heads=2, mlp_dim=24
+    ),
+    text=TextConfig(
+        vocab_size=VOCAB,
+        embed_dim=24,
+        encoder_layers=2,
+        decoder_layers=3,
+        num_heads=4,
+        head_dim=8,
+        mlp_dim=32,
+    ),
+    image_slots=(("front", 0), ("wrist", 0)),
+)
+CONV = dataclasses.replace(
+    PATCHES,
+    vision=dataclasses.replace(PATCHES.vision, stem="conv"),
+    text=dataclasses.replace(PATCHES.text, tie_embeddings=True, mlp_activations=("relu",)),
+    image_slots=(("front", 0),),
+)
+
+
+def _make_batch(config, rows=3, seed=0):
+    draw = np.random.default_rng(seed)
+    slots = len(config.image_slots)
+    inputs, targets = draw.integers(2, VOCAB, (rows, 6)), draw.integers(2, VOCAB, (rows, 5))
+    for row in range(rows):
+        inputs[row, 6 - row % 3 :] = 0
+        targets[row, 5 - row % 4 :] = 0
+    shifted = np.concatenate([np.zeros((rows, 1), int), targets[:, :-1]], axis=1)
+    weights = (targets > 0) * draw.uniform(0.5, 2, targets.shape)
+    images = draw.integers(0, 256, (rows, slots, *config.vision.image_size, 3))
+    return {
+        "images": jnp.asarray(images, jnp.uint8),
+        "image_mask": jnp.ones((rows, slots), bool),
+        "encoder_input_tokens": jnp.asarray(inputs, jnp.int32),
+        "decoder_input_tokens": jnp.asarray(shifted, jnp.int32),
+        "decoder_target_tokens": jnp.asarray(targets, jnp.int32),
+        "decoder_loss_weights": jnp.asarray(weights, jnp.float32),
+    }
+
+
+def _make_params(config):
+    """Random where a new model has ones and zeros, so that every parameter counts."""
+    model, draw = VisionLanguageModel(config), np.random.default_rng(0)
+    shapes = {name: leaf.shape for name, leaf in _make_batch(config).items()}
+    variables = jax.eval_shape(
+        lambda rng: model.get_initial_variables(rng, shapes), jax.random.key(0)
+    )
+
+    def fill(leaf):
+        scale = 1.5 * leaf.shape[0] ** -0.5
+        return jnp.asarray(draw.normal(scale=scale, size=leaf.shape), leaf.dtype)
+
+    return jax.tree.map(fill, variables["params"])
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick_compilation():
+    """Tiny models take far longer to compile than to run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+INPUTS = ("images", "image_mask", "encoder_input_tokens", "decoder_input_tokens")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(module, method, params, *inputs):
+    return module.apply({"params": params}, *inputs, method=method)
+
+
+@functools.cache
+def _jit(model, name):
+    return jax.jit(getattr(model, name))
+
+
+@pytest.fixture(scope="session")
+def apply():
+    """`apply(config, method, params, *inputs)`: a method of the module, compiled once."""
+    return lambda config, *rest: _apply(VisionLanguageModule(config), *rest)
+
+
+@pytest.fixture(scope="session")
+def logits(apply):
+    """`logits(config, params, batch)` of all targets at once."""
+    return lambda config, params, batch: apply(
+        config, "__call__", params, *(batch.get(name) for name in INPUTS)
+    )
+
+
+@pytest.fixture(scope="session")
+def jit():
+    """`jit(model, name)`: a method of the model, compiled once."""
+    return _jit
+
+
+@pytest.fixture(scope="session")
+def make_batch():
+    """`make_batch(config, rows=3, seed=0)`: rows of uneven length, uneven weights, all slots."""
+    return _make_batch
+
+
+@pytest.fixture(scope="session")
+def patches():
+    """Patch stem, two image slots, untied output."""
+    return PATCHES
+
+
+@pytest.fixture(scope="session", params=[PATCHES, CONV], ids=["patches", "conv"])
+def config(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def params(config):
+    return _make_params(config)
+
+
+@pytest.fixture(scope="session")
+def patches_params(patches):
+    return _make_params(patches)
+
+
+@pytest.fixture(scope="session")
+def model(config):
+    return VisionLanguageModel(config)
+
+
+@pytest.fixture(scope="session")
+def batch(config):
+    return _make_batch(config)
