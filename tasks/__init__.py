@@ -1,1 +1,1 @@
-"""The registered SeqIO tasks and mixtures, imported as `rt2_jax.tasks`."""
+"""The registered SeqIO tasks and mixtures: `rt2_jax.tasks.mixtures` registers them all."""

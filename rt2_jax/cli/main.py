@@ -43,6 +43,7 @@ class Verb:
 
 
 VERBS = {
+    "data": Verb("tasks and mixtures: list, show tokens, cache, resolve", "data,sim"),
     "sim": Verb("the table-top world: list, record demonstrations, roll out policies", "sim,data"),
 }
 

@@ -1,11 +1,23 @@
-"""Data: robot episodes, web examples, and the vocabulary of their text."""
+"""Data: robot episodes and web examples, from their registration to training batches."""
 
 from rt2_jax._lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "batches": ["train_batches"],
+        "cache": ["CacheInfo", "StepCache"],
+        "cache_writer": ["cache_task"],
+        "coco_source": ["caption_source", "vqa_source"],
+        "examples": ["TaskExamples", "mixture_examples"],
+        "manifest": ["Manifest", "MixtureTask", "load_manifest", "open_caches"],
+        "model_inputs": ["InputSpec", "ModelInputs"],
         "recording": ["Recording", "RecordingInfo", "read_recording"],
+        "registration": ["STEP_FEATURES", "data_path", "robot_task", "web_task"],
+        "resolve": ["find_tasks", "resolve_mixture"],
+        "rlds_reader": ["rlds_source", "steps_of_episodes"],
+        "step": ["TaskStep"],
+        "task_info": ["ROBOT_PROMPT", "RobotInfo", "TaskInfo"],
         "vocabulary.tokenizer": ["Tokenizer", "load_vocabulary"],
     },
 )

@@ -1,0 +1,140 @@
+"""`rt2 data`: what is registered, how it is written in tokens, caching it, resolving mixtures."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+_BUILT_IN = "rt2_jax.tasks.mixtures"
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds `rt2 data` and its verbs."""
+    parser = subparsers.add_parser("data", description=__doc__)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_verb(verbs, "list", _list, "prints all tasks and mixtures, and what they would read")
+    tokens = _add_verb(verbs, "tokens", _tokens, "prints steps as the text and tokens of a model")
+    tokens.add_argument("name", help="task or mixture")
+    tokens.add_argument("--steps", type=int, default=2, help="of each task (default: %(default)s)")
+    tokens.add_argument("--vocabulary", default="rt2_8k", help="name or file of a SentencePiece")
+    cache = _add_verb(verbs, "cache", _cache, "caches a task, or all tasks of a mixture")
+    cache.add_argument("name", help="task or mixture")
+    cache.add_argument(
+        "--shard-steps", type=int, default=10_000, help="steps to a file (default: %(default)s)"
+    )
+    resolve = _add_verb(verbs, "resolve", _resolve, "writes a cached mixture's manifest")
+    resolve.add_argument("name", help="mixture or task")
+    for parser in (tokens, cache, resolve):
+        parser.add_argument("--split", default="train", help="default: %(default)s")
+    for parser in (cache, resolve):
+        parser.add_argument("--cache-dir", default="cache", help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Does what the verb asks; returns the exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if args.data_dir:
+        os.environ["RT2_DATA_DIR"] = args.data_dir
+    for module in (_BUILT_IN, *args.module):
+        _import(module)
+    return args.do(args)
+
+
+def _add_verb(
+    verbs: argparse._SubParsersAction,
+    name: str,
+    do: Callable[[argparse.Namespace], None],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text.capitalize() + ".")
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        help="Python module that registers tasks of your own; may be given again",
+    )
+    parser.add_argument("--data-dir", help="where data are (default: $RT2_DATA_DIR, or data)")
+    parser.set_defaults(do=do)
+    return parser
+
+
+def _import(module: str) -> None:
+    sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"--module {module}: no such module here or installed") from error
+    finally:
+        sys.path.pop(0)
+
+
+def _list(args: argparse.Namespace) -> None:
+    from rt2_jax.data.preview import describe_registry
+
+    for line in describe_registry():
+        print(line)
+
+
+def _tokens(args: argparse.Namespace) -> None:
+    from rt2_jax.data.preview import describe_tokens
+    from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
+
+    tokenizer = load_vocabulary(args.vocabulary)
+    for line in describe_tokens(args.name, args.split, args.steps, tokenizer):
+        print(line)
+
+
+def _cache(args: argparse.Namespace) -> None:
+    from rt2_jax.data.cache_writer import cache_task
+    from rt2_jax.data.resolve import find_tasks
+
+    for task, _ in find_tasks(args.name):
+        with _progress(task.name) as report:
+            info = cache_task(
+                task,
+                args.cache_dir,
+                split=args.split,
+                shard_steps=args.shard_steps,
+                report=report,
+            )
+        size = sum(info.shard_bytes) / 1e6
+        print(
+            f"{task.name} {args.split}: {info.steps} steps of {info.episodes} episodes, "
+            f"{size:.1f} MB in {len(info.shard_bytes)} files, hash {info.hash[:12]}"
+        )
+        if info.statistics:
+            print(info.statistics.describe())
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Callable[[int], None]]:
+    """Shows how many steps are cached; their number is not known before."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{name}: reading") as status:
+        yield lambda steps: status.update(f"{name}: {steps} steps cached")
+
+
+def _resolve(args: argparse.Namespace) -> None:
+    from rt2_jax.data.manifest import manifest_path, open_caches
+    from rt2_jax.data.resolve import resolve_mixture
+
+    manifest = resolve_mixture(args.name, args.cache_dir, split=args.split)
+    for task in manifest.tasks:
+        print(
+            f"{task.share:6.1%}  {task.info.name}: {task.steps} steps of {task.episodes} episodes"
+        )
+    caches = open_caches(manifest, args.cache_dir)
+    for task, cache in zip(manifest.tasks, caches, strict=True):
+        if task.info.robot is not None:
+            robot = task.info.robot
+            statistics = manifest.statistics.get(robot.embodiment, robot.action_space)
+            print(f"{task.info.name}: {statistics.describe(cache.actions())}")
+    path = manifest_path(args.cache_dir, args.name, args.split)
+    print(f"{path}: hash {manifest.hash[:12]}")

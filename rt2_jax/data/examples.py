@@ -1,0 +1,153 @@
+"""From a cached step, with its neighbours, to an example of a model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rt2_jax.actions.codec import ActionCodec
+from rt2_jax.actions.tokens import ActionTokens
+from rt2_jax.actions.vocabulary import ActionVocabulary
+from rt2_jax.data.cache import StepCache
+from rt2_jax.data.manifest import Manifest
+from rt2_jax.data.model_inputs import ImageSlot, ModelInputs
+from rt2_jax.data.step import TaskStep
+
+
+class TaskExamples:
+    """The examples of one task by number: windows over neighbouring steps, prompts and tokens.
+
+    It can be pickled, and so be sent to data workers.
+
+    Attributes:
+      source_id: the task's number in the manifest.
+
+    Raises:
+      ValueError: no view of a robot task is one of the model's, or a text or chunk is too long. The
+        message names the task.
+    """
+
+    def __init__(
+        self,
+        source_id: int,
+        cache: StepCache,
+        inputs: ModelInputs,
+        action_tokens: ActionTokens | None,
+    ) -> None:
+        self.source_id = source_id
+        self._cache = cache
+        self._inputs = inputs
+        self._tokens = action_tokens
+        self._task = cache.info.task
+        self._name = f"task {self._task.name!r}"
+        slots = inputs.spec.image_slots
+        self._slots: tuple[ImageSlot, ...] = slots[: len(self._task.views)]
+        if action_tokens is not None:
+            self._slots = tuple(slot for slot in slots if slot[0] in self._task.views)
+            if not self._slots:
+                raise ValueError(
+                    f"{self._name} has the views {list(self._task.views)}, none of which is in the "
+                    f"model's image slots {list(slots)}"
+                )
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """Encodes what is longest, so that nothing is found too long in the middle of a run."""
+        info = self._cache.info
+        for text in info.longest_texts:
+            self._inputs.observe({}, self._task.fill_prompt(text), robot=False, where=self._name)
+        if self._tokens is None:
+            for target in info.longest_targets:
+                self._inputs.answer(
+                    self._inputs.tokenizer.encode(target), where=f"{self._name}: {target!r}"
+                )
+        else:
+            codec = self._tokens.codec
+            count = codec.codec.horizon * codec.space.dimension
+            self._inputs.answer([self._inputs.tokenizer.eos_id] * count, where=self._name)
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """The features of one example: the batch's keys without its first axis.
+
+        Args:
+          index: of the step, from 0.
+          rng: augments; None for evaluation.
+        """
+        step = self._cache[index]
+        where = f"{self._name}, episode {step.episode} ({step.episode_id!r}), step {step.step}"
+        features = self._inputs.observe(
+            self._images(index, step),
+            self._task.fill_prompt(step.text.strip()),
+            robot=self._tokens is not None,
+            where=where,
+            rng=rng,
+        )
+        if self._tokens is None:
+            tokens, weighted = self._inputs.tokenizer.encode(step.target), None
+        else:
+            tokens, weighted = self._chunk(self._tokens, index, step)
+        features |= self._inputs.answer(tokens, weighted=weighted, where=where)
+        features["source_id"] = np.array(self.source_id, np.int32)
+        return features
+
+    def _images(self, index: int, step: TaskStep) -> dict[ImageSlot, bytes]:
+        if self._tokens is None:
+            return dict(zip(self._slots, step.images, strict=True))
+        steps = {0: step}
+        for _, time in self._slots:
+            if time not in steps and step.step + time >= 0:
+                steps[time] = self._cache[index + time]
+        views = self._task.views
+        return {
+            (view, time): steps[time].images[views.index(view)]
+            for view, time in self._slots
+            if time in steps
+        }
+
+    def _chunk(
+        self, action_tokens: ActionTokens, index: int, step: TaskStep
+    ) -> tuple[list[int], int]:
+        """Ids of the next K actions, and how many count.
+
+        After an episode's end its last action is repeated, with no weight in the loss.
+        """
+        actions = [step.action]
+        codec = action_tokens.codec
+        horizon = codec.codec.horizon
+        for later in range(index + 1, min(index + horizon, len(self._cache))):
+            following = self._cache[later]
+            if following.step == 0:
+                break
+            actions.append(following.action)
+        chunk = np.stack(actions + actions[-1:] * (horizon - len(actions)))
+        tokens = action_tokens.to_ids(codec.encode(chunk).levels).tolist()
+        return tokens, len(actions) * chunk.shape[1]
+
+
+def mixture_examples(
+    manifest: Manifest,
+    caches: list[StepCache],
+    inputs: ModelInputs,
+    codec: ActionCodec,
+    vocabulary: ActionVocabulary,
+) -> list[TaskExamples]:
+    """The examples of each task of a mixture, with actions written by `codec`.
+
+    Args:
+      manifest: of the mixture; its statistics give the bounds.
+      caches: of its tasks, in order, from `open_caches`.
+      inputs: what makes the features.
+      codec: how actions are written.
+      vocabulary: the tokens of its levels.
+    """
+    vocabulary.check_tokenizer(inputs.tokenizer)
+    examples = []
+    for source_id, (task, cache) in enumerate(zip(manifest.tasks, caches, strict=True)):
+        tokens = None
+        if task.info.robot is not None:
+            bound = codec.bind(task.info.robot.action_space, manifest.bounds(task.info))
+            tokens = ActionTokens(bound, vocabulary)
+        examples.append(TaskExamples(source_id, cache, inputs, tokens))
+    return examples

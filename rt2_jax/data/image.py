@@ -1,0 +1,91 @@
+"""Pictures: the one decoder, the one resize and the one augmentation of training and serving."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+def decode_image(data: bytes, where: str = "picture") -> np.ndarray:
+    """Pixels, uint8 [H, W, 3], RGB, of an encoded picture (JPEG, PNG, ...).
+
+    Raises:
+      ValueError: no picture, or a damaged one; the message starts with `where`.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{where}: {len(data)} bytes that are no whole picture; expected JPEG or PNG ({error})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a picture that is shown, as fractions of its height and width."""
+
+    top: float
+    left: float
+    size: float
+
+    @classmethod
+    def choose(cls, size: float, rng: np.random.Generator | None) -> Crop:
+        """A crop of this size anywhere, or without `rng` the central one.
+
+        A model that was trained on random crops has seen everything enlarged by 1 / size, so
+        evaluation and serving show it the central crop.
+        """
+        if rng is None:
+            return cls((1 - size) / 2, (1 - size) / 2, size)
+        top, left = rng.uniform(0, 1 - size, 2)
+        return cls(float(top), float(left), size)
+
+
+def resize(image: np.ndarray, size: tuple[int, int], crop: Crop | None = None) -> np.ndarray:
+    """Uint8 [H, W, 3] to `size`, bilinear with anti-aliasing; the aspect ratio is not kept.
+
+    Places in a picture, as fractions of its sides, stay where they are; that is what pointing
+    answers are written in.
+
+    Args:
+      image: uint8 [H, W, 3].
+      size: (height, width) of the result.
+      crop: the part to show; None for all.
+    """
+    height, width = image.shape[:2]
+    if crop is None:
+        if (height, width) == size:
+            return image
+        crop = Crop(0.0, 0.0, 1.0)
+    left, top = crop.left * width, crop.top * height
+    box = (left, top, left + crop.size * width, top + crop.size * height)
+    picture = Image.fromarray(image)
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
+
+
+def shrink(data: bytes, longest_side: int, where: str = "picture") -> bytes:
+    """An encoded picture whose longest side is at most this many pixels, as JPEG of quality 95.
+
+    One that is no larger stays as it is, byte for byte. The aspect ratio is kept.
+
+    Raises:
+      ValueError: as `decode_image`.
+    """
+    image = decode_image(data, where)
+    height, width = image.shape[:2]
+    scale = longest_side / max(height, width)
+    if scale >= 1:
+        return data
+    small = resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+    file = io.BytesIO()
+    Image.fromarray(small).save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
+
+
+def brighten(image: np.ndarray, factor: float) -> np.ndarray:
+    """Uint8 of any shape, all values times `factor`, limited to 0..255."""
+    return np.clip(image * np.float32(factor), 0, 255).astype(np.uint8)

@@ -1,0 +1,186 @@
+"""From what is seen and said to a model's features: one object for training and for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rt2_jax.actions.identity import check_keys
+from rt2_jax.data.image import Crop, brighten, decode_image, resize
+from rt2_jax.data.vocabulary.tokenizer import Tokenizer
+
+ImageSlot = tuple[str, int]
+"""A view and its time: ("front", 0) is the front camera now, ("front", -1) a step earlier."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The shapes of a model's features, and what is done to pictures.
+
+    Attributes:
+      image_slots: N views and times, in the model's order.
+      image_size: (height, width) of every picture, in pixels.
+      encoder_length: tokens of the prompt, its end-of-sequence token included.
+      decoder_length: tokens of the answer, its end-of-sequence token included.
+      robot_crop: side of the crop of robot pictures, as a fraction; 1 is no crop. It lies anywhere
+        in training and in the centre otherwise. Web pictures are never cropped, since answers may
+        name places in them.
+      brightness: in training, all pictures of an example are multiplied by a factor from
+        1 - brightness to 1 + brightness.
+
+    Raises:
+      ValueError: no slots or one twice, a time after now, or a number out of its range.
+    """
+
+    image_slots: tuple[ImageSlot, ...]
+    image_size: tuple[int, int]
+    encoder_length: int
+    decoder_length: int
+    robot_crop: float = 1.0
+    brightness: float = 0.0
+
+    def __post_init__(self) -> None:
+        slots = self.image_slots
+        if not slots or len(set(slots)) < len(slots) or any(time > 0 for _, time in slots):
+            raise ValueError(
+                f"InputSpec.image_slots: found {slots}, expected some (view, time), each once, "
+                "time 0 or negative"
+            )
+        lengths = (*self.image_size, self.encoder_length, self.decoder_length)
+        if len(self.image_size) != 2 or min(lengths) < 1:
+            raise ValueError(f"{self}: expected sizes and lengths of 1 or more")
+        if not 0 < self.robot_crop <= 1 or not 0 <= self.brightness < 1:
+            raise ValueError(
+                f"InputSpec: found robot_crop {self.robot_crop} and brightness {self.brightness}, "
+                "expected a crop above 0 up to 1, and a brightness from 0 to below 1"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `from_json` gives an equal spec back."""
+        slots = [list(slot) for slot in self.image_slots]
+        return {**asdict(self), "image_slots": slots, "image_size": list(self.image_size)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> InputSpec:
+        """Reads what `to_json` wrote; unknown and missing keys are refused by name."""
+        check_keys("input spec", data, tuple(cls.__dataclass_fields__))
+        slots = tuple((view, time) for view, time in data["image_slots"])
+        height, width = data["image_size"]
+        return cls(**{**data, "image_slots": slots, "image_size": (height, width)})
+
+
+class ModelInputs:
+    """Makes a model's features of pictures, prompts and answers, for one example.
+
+    Args:
+      spec: the shapes.
+      tokenizer: the vocabulary.
+
+    Raises:
+      ValueError: the vocabulary has no end-of-sequence id, or its padding is not 0.
+    """
+
+    def __init__(self, spec: InputSpec, tokenizer: Tokenizer) -> None:
+        if tokenizer.pad_id != 0 or tokenizer.eos_id < 0:
+            raise ValueError(
+                f"the vocabulary pads with id {tokenizer.pad_id} and ends with "
+                f"{tokenizer.eos_id}, expected 0 and an id (T5's convention)"
+            )
+        self.spec = spec
+        self.tokenizer = tokenizer
+
+    def observe(
+        self,
+        images: Mapping[ImageSlot, np.ndarray | bytes],
+        prompt: str,
+        *,
+        robot: bool,
+        where: str = "observation",
+        rng: np.random.Generator | None = None,
+    ) -> dict[str, np.ndarray]:
+        """What the encoder reads.
+
+        Args:
+          images: uint8 [H, W, 3] of any size, or encoded, for the slots that there are.
+          prompt: the filled prompt.
+          robot: whether these are a robot's pictures, which `robot_crop` holds for.
+          where: what errors call the example.
+          rng: augments; None in evaluation and serving.
+
+        Returns:
+          images: uint8 [N, H, W, 3], zeros where a slot is missing.
+          image_mask: bool [N].
+          encoder_input_tokens: int32 [L_in].
+
+        Raises:
+          KeyError: a picture for a slot that the model doesn't have.
+          ValueError: a damaged picture, or a prompt that is too long.
+        """
+        spec = self.spec
+        unknown = [slot for slot in images if slot not in spec.image_slots]
+        if unknown:
+            raise KeyError(
+                f"{where}: pictures for {unknown}, but the model has the image slots "
+                f"{list(spec.image_slots)}"
+            )
+        crop = Crop.choose(spec.robot_crop, rng) if robot and spec.robot_crop < 1 else None
+        factor = 1.0
+        if rng is not None and spec.brightness:
+            factor = float(rng.uniform(1 - spec.brightness, 1 + spec.brightness))
+        pixels = np.zeros((len(spec.image_slots), *spec.image_size, 3), np.uint8)
+        for i, slot in enumerate(spec.image_slots):
+            if slot in images:
+                image = images[slot]
+                if isinstance(image, bytes):
+                    image = decode_image(image, f"{where}, view {slot[0]!r}")
+                image = resize(image, spec.image_size, crop)
+                pixels[i] = image if factor == 1 else brighten(image, factor)
+        return {
+            "images": pixels,
+            "image_mask": np.array([slot in images for slot in spec.image_slots]),
+            "encoder_input_tokens": self._padded(
+                self.tokenizer.encode(prompt), spec.encoder_length, f"{where}: prompt {prompt!r}"
+            ),
+        }
+
+    def answer(
+        self, tokens: Sequence[int], *, weighted: int | None = None, where: str = "answer"
+    ) -> dict[str, np.ndarray]:
+        """What the decoder is to write.
+
+        Args:
+          tokens: ids of the answer, without the end of the sequence.
+          weighted: how many of them count in the loss, with the end of the sequence after the last
+            one; None for all.
+          where: what errors call the example.
+
+        Returns:
+          decoder_target_tokens: int32 [L_out], ended and padded with 0.
+          decoder_input_tokens: int32 [L_out], the same after a 0 (T5's start).
+          decoder_loss_weights: float32 [L_out], 1 on what counts.
+
+        Raises:
+          ValueError: the answer is too long.
+        """
+        target = self._padded(tokens, self.spec.decoder_length, where)
+        weights = np.zeros(len(target), np.float32)
+        weights[: len(tokens) if weighted is None else weighted] = 1
+        weights[len(tokens)] = 1
+        return {
+            "decoder_target_tokens": target,
+            "decoder_input_tokens": np.concatenate([np.zeros(1, np.int32), target[:-1]]),
+            "decoder_loss_weights": weights,
+        }
+
+    def _padded(self, tokens: Sequence[int], length: int, where: str) -> np.ndarray:
+        if len(tokens) + 1 > length:
+            raise ValueError(
+                f"{where}: {len(tokens)} tokens and the end of the sequence are more than the "
+                f"{length} that the model was given; give it more, or leave the example out"
+            )
+        padded = np.zeros(length, np.int32)
+        padded[: len(tokens) + 1] = [*tokens, self.tokenizer.eos_id]
+        return padded

@@ -1,0 +1,95 @@
+"""RLDS directories as SeqIO sources, and the preprocessor from their episodes to steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from rt2_jax.data.recording import read_recording
+from rt2_jax.data.registration import data_path
+from rt2_jax.data.task_info import RobotInfo
+
+Tensors = Mapping[str, Any]
+
+
+def rlds_source(
+    directory: str, splits: Mapping[str, str], *, recorded: RobotInfo | None = None
+) -> seqio.DataSource:
+    """Episodes of a folder that `tfds.builder_from_directory` reads, in their order on disk.
+
+    Pictures stay encoded. Nothing is read before the data are asked for.
+
+    Args:
+      directory: the one with `features.json`; relative to `data_path`.
+      splits: name -> split of the data set, e.g. `{"train": "train[:20]"}`.
+      recorded: the robot that a recording of this project must be of; None for other data sets.
+    """
+
+    def episodes(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+        del seed
+        path = data_path(directory)
+        if not (path / "features.json").is_file():
+            raise FileNotFoundError(
+                f"no RLDS data set at {path}: expected a folder with features.json; set "
+                "RT2_DATA_DIR to the folder above"
+            )
+        if recorded is not None:
+            space = read_recording(path).info.action_space
+            recorded.action_space.check_same(space, str(path))
+        builder = tfds.builder_from_directory(path)
+        images = {
+            key: tfds.decode.SkipDecoding()
+            for key, feature in builder.info.features["steps"]["observation"].items()
+            if isinstance(feature, tfds.features.Image)
+        }
+        return builder.as_dataset(
+            split=splits[split],
+            shuffle_files=shuffle_files,
+            decoders={"steps": {"observation": images}},
+            # Files one after the other, so that episodes have one order.
+            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+        )
+
+    return seqio.FunctionDataSource(episodes, splits=tuple(splits))
+
+
+def steps_of_episodes(
+    to_step: Callable[[Tensors], Tensors],
+    *,
+    episode_id: Callable[[Tensors], tf.Tensor],
+    keep: Callable[[Tensors], tf.Tensor] | None = None,
+) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """A preprocessor from RLDS episodes to the steps that `StepFormat` expects.
+
+    Args:
+      to_step: from an RLDS step to `images`, `text`, `action` and perhaps `state`, as tensors.
+      episode_id: from `episode_metadata` to the episode's name.
+      keep: from `episode_metadata` to whether the episode is used; None for all.
+    """
+
+    def preprocess(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        if keep is not None:
+            dataset = dataset.filter(lambda episode: keep(episode["episode_metadata"]))
+
+        def steps(number: tf.Tensor, episode: Tensors) -> tf.data.Dataset:
+            name = episode_id(episode["episode_metadata"])
+            return (
+                episode["steps"]
+                .enumerate()
+                .map(
+                    lambda index, step: {
+                        **to_step(step),
+                        "episode": number,
+                        "step": index,
+                        "episode_id": name,
+                    }
+                )
+            )
+
+        return dataset.enumerate().flat_map(steps)
+
+    return preprocess

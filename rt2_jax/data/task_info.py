@@ -1,0 +1,113 @@
+"""What a task's numbers, pictures and texts mean: declared at registration, kept with its cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rt2_jax.actions.bounds import QuantileBounds
+from rt2_jax.actions.identity import check_keys
+from rt2_jax.actions.space import ActionSpace
+
+ROBOT_PROMPT = "Q: what action should the robot take to {text}? A:"
+"""RT-2, section 3.2."""
+
+
+@dataclass(frozen=True)
+class RobotInfo:
+    """Whose actions a task holds.
+
+    Attributes:
+      embodiment: the robot; with the action space it is the key of the statistics.
+      action_space: of every action; it holds the control rate.
+      state_fields: names of the proprioceptive state's numbers; () where there is none.
+    """
+
+    embodiment: str
+    action_space: ActionSpace
+    state_fields: tuple[str, ...] = ()
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether any bound of the action space is read from statistics."""
+        return any(isinstance(field.bounds, QuantileBounds) for field in self.action_space.fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "embodiment": self.embodiment,
+            "action_space": self.action_space.to_json(),
+            "state_fields": list(self.state_fields),
+        }
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task as everything behind its registration sees it.
+
+    Attributes:
+      name: the task's name in SeqIO's registry.
+      prompt: of the model; `{text}` stands for a step's text (an instruction, a question).
+      views: names of the pictures of a step, in order. A web task has at most one, whose name does
+        not matter: it takes the model's first image slot.
+      image_size: (height, width) that every picture must have, or None for any.
+      robot: of a robot task; None for a web task, whose steps hold their answer as text.
+
+    Raises:
+      ValueError: a robot task without views or without `{text}` in its prompt, a view twice, or a
+        web task with several views.
+    """
+
+    name: str
+    prompt: str
+    views: tuple[str, ...]
+    image_size: tuple[int, int] | None = None
+    robot: RobotInfo | None = None
+
+    def __post_init__(self) -> None:
+        def refuse(problem: str) -> None:
+            raise ValueError(f"task {self.name!r}: {problem}")
+
+        if len(set(self.views)) < len(self.views):
+            refuse(f"found views {list(self.views)}, expected each once")
+        if self.robot is None and len(self.views) > 1:
+            refuse(f"a web task has at most one picture, found views {list(self.views)}")
+        if self.robot is not None and not self.views:
+            refuse("a robot task needs one view or more, found none")
+        if self.robot is not None and "{text}" not in self.prompt:
+            refuse(f"prompt {self.prompt!r} has no {{text}}, where the instruction goes")
+
+    def fill_prompt(self, text: str) -> str:
+        """The prompt for a step's text; braces in the text are plain text."""
+        return self.prompt.replace("{text}", text)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `from_json` gives an equal value back."""
+        return {
+            "name": self.name,
+            "prompt": self.prompt,
+            "views": list(self.views),
+            "image_size": list(self.image_size) if self.image_size else None,
+            "robot": self.robot.to_json() if self.robot else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> TaskInfo:
+        """Reads what `to_json` wrote; unknown and missing keys are refused by name."""
+        check_keys("task", data, ("name", "prompt", "views", "image_size", "robot"))
+        robot = data["robot"]
+        if robot is not None:
+            check_keys("task's robot", robot, ("embodiment", "action_space", "state_fields"))
+            robot = RobotInfo(
+                robot["embodiment"],
+                ActionSpace.from_json(robot["action_space"]),
+                tuple(robot["state_fields"]),
+            )
+        size = data["image_size"]
+        return cls(
+            data["name"],
+            data["prompt"],
+            tuple(data["views"]),
+            (size[0], size[1]) if size else None,
+            robot,
+        )

@@ -1,0 +1,158 @@
+"""Sources: RLDS directories and folders of photos become steps; what is missing is named."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rt2_jax.data.cache import StepCache
+from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.coco_source import caption_source, vqa_source
+from rt2_jax.data.image import decode_image
+from rt2_jax.data.registration import robot_task, web_task
+from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
+from rt2_jax.data.task_info import RobotInfo
+
+from .conftest import ARM, encoded, picture
+from .test_rlds import SPACE, record
+from .test_rlds import step as recorded_step
+
+
+@pytest.fixture
+def recorded(registry, tmp_path, monkeypatch):
+    """Registers a task of a recording of five episodes of three steps, of which two succeeded."""
+    monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path))
+    record(tmp_path, successes=2)
+
+    def make(directory="test_arm/1.0.0", space=SPACE):
+        def to_step(step):
+            views = (step["observation"]["image"], step["observation"]["wrist_image"])
+            return {
+                "images": tf.stack(views),
+                "text": step["language_instruction"],
+                "action": step["action"],
+                "state": step["observation"]["state"],
+            }
+
+        robot = RobotInfo("arm", space, ("x", "y"))
+        return robot_task(
+            "recorded",
+            rlds_source(directory, {"train": "train", "one": "train[:1]"}, recorded=robot),
+            embodiment="arm",
+            action_space=space,
+            views=["front", "wrist"],
+            state_fields=robot.state_fields,
+            read_from=directory,
+            preprocessors=[
+                steps_of_episodes(
+                    to_step,
+                    episode_id=lambda episode: episode["episode_id"],
+                    keep=lambda episode: episode["success"],
+                )
+            ],
+        )
+
+    return make
+
+
+def test_a_recording_becomes_the_steps_of_its_kept_episodes(recorded):
+    steps = list(read_steps(recorded(), "train"))
+    assert [(s.episode, s.step) for s in steps] == [(e, s) for e in range(2) for s in range(3)]
+    for found in steps:
+        expected = recorded_step(found.step)
+        np.testing.assert_array_equal(found.action, expected.action)
+        np.testing.assert_array_equal(found.state, expected.observation.state)
+        for image, view in zip(found.images, ("front", "wrist"), strict=True):
+            np.testing.assert_array_equal(decode_image(image), expected.observation.images[view])
+
+
+def test_a_split_of_a_task_is_any_split_of_the_data_set(recorded):
+    assert len(list(read_steps(recorded(), "one"))) == 3
+
+
+def test_a_recording_of_another_action_space_is_refused(recorded):
+    with pytest.raises(ValueError, match="belongs to another action space than 'test_arm'"):
+        list(read_steps(recorded(space=ARM), "train"))
+
+
+def test_data_that_are_not_here_can_be_registered_and_are_named_when_read(recorded, tmp_path):
+    task = recorded("elsewhere/1.0.0")
+    with pytest.raises(FileNotFoundError, match="no RLDS data set at .*elsewhere/1.0.0.*RT2_DATA"):
+        cache_task(task, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.fixture
+def photos(registry, tmp_path, monkeypatch):
+    """A folder of two photos with captions and questions."""
+    monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path))
+    folder = tmp_path / "photos"
+    (folder / "images").mkdir(parents=True)
+    for i in (1, 2):
+        (folder / f"images/{i:012d}.jpg").write_bytes(encoded(picture(i)))
+    images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in (1, 2)]
+    captions = [{"id": 7 + i, "image_id": i, "caption": f" a cat {i} "} for i in (1, 2, 1)]
+    questions = [{"question_id": 5, "image_id": 2, "question": "how many?"}]
+    answers = [{"question_id": 5, "image_id": 2, "multiple_choice_answer": "two"}]
+    for name, data in {
+        "captions.json": {"images": images, "annotations": captions},
+        "vqa_questions.json": {"questions": questions},
+        "vqa_annotations.json": {"annotations": answers},
+    }.items():
+        (folder / name).write_text(json.dumps(data))
+    return folder
+
+
+def captions(name="captions"):
+    return web_task(name, caption_source("photos"), prompt="Caption", read_from="photos")
+
+
+def vqa():
+    return web_task("vqa", vqa_source("photos"), prompt="Answer: {text}", read_from="photos")
+
+
+def test_every_caption_of_a_photo_is_an_example(photos):
+    steps = list(read_steps(captions(), "train"))
+    assert [s.target for s in steps] == ["a cat 1", "a cat 2", "a cat 1"]
+    np.testing.assert_array_equal(decode_image(steps[1].images[0]), picture(2))
+
+
+def test_a_question_comes_with_its_photo_and_answer(photos):
+    (step,) = read_steps(vqa(), "train")
+    assert (step.text, step.target, step.episode_id) == ("how many?", "two", "5")
+    np.testing.assert_array_equal(decode_image(step.images[0]), picture(2))
+
+
+def test_large_photos_are_shrunk_and_small_ones_stay_as_they_are(photos):
+    def images(name, side):
+        source = caption_source("photos", longest_side=side)
+        task = web_task(name, source, prompt="Caption", read_from="photos")
+        return [step.images[0] for step in read_steps(task, "train")]
+
+    assert images("same", 16)[1] == encoded(picture(2))
+    assert {decode_image(image).shape for image in images("small", 8)} == {(6, 8, 3)}
+
+
+def test_missing_photos_and_files_are_named_before_anything_is_read(photos):
+    (photos / "images/000000000002.jpg").unlink()
+    for task in (captions(), vqa()):
+        with pytest.raises(FileNotFoundError, match="1 photos are missing, .* 000000000002.jpg"):
+            list(read_steps(task, "train"))
+    (photos / "captions.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no file .*captions.json"):
+        list(read_steps(captions("again"), "train"))
+
+
+def test_files_that_do_not_fit_together_are_refused(photos):
+    (photos / "vqa_questions.json").write_text(json.dumps({"questions": []}))
+    with pytest.raises(ValueError, match="vqa_annotations.json: question_id 5 of an annotation"):
+        list(read_steps(vqa(), "train"))
+    (photos / "captions.json").write_text(json.dumps({"images": []}))
+    with pytest.raises(ValueError, match="captions.json: missing keys \\['annotations'\\]"):
+        list(read_steps(captions(), "train"))
+
+
+def test_photos_can_be_cached(photos, tmp_path):
+    assert cache_task(vqa(), tmp_path / "cache").steps == 1
+    assert StepCache(tmp_path / "cache", "vqa", "train")[0].target == "two"
