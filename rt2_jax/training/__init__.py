@@ -1,0 +1,20 @@
+"""The trainer: mesh and shardings, optimizers, the step, checkpoints, logs, the loop."""
+
+from rt2_jax._lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "adafactor": ["Adafactor"],
+        "checkpoints": ["Checkpoints", "read_description", "restore_params"],
+        "logs": ["JsonlLog", "Log", "TensorBoardLog", "TerminalLog"],
+        "loop": ["Batches", "LoopConfig", "NotFiniteError", "Outcome", "restore_or_init", "train"],
+        "mesh": ["MeshShape", "make_mesh"],
+        "metrics": ["SourceSums", "StepMetrics", "summarize"],
+        "optimizers": ["AdamW", "Optimizer"],
+        "partitioning": ["LOGICAL_AXIS_RULES", "Partitioner"],
+        "schedules": ["LearningRate"],
+        "step": ["StepConfig", "make_train_step"],
+        "train_state": ["TrainState", "TrainStateInitializer", "train_state_initializer"],
+    },
+)

@@ -1,0 +1,209 @@
+"""Checkpoints of a run: whole or not there, and self-describing."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
+
+from rt2_jax.training.train_state import TrainState
+
+PREFIX = "checkpoint"
+STATE, DATASET, DESCRIPTION = "state", "dataset", "rt2"
+
+
+class Checkpoints:
+    """The checkpoints of one run: `<directory>/checkpoint_<step>/` with three items.
+
+    `state` is `TrainState.state_dict()`, as T5X writes it; `dataset` is where the data stands, as
+    JSON; `rt2` describes what was trained, as JSON. A checkpoint is written under another name and
+    renamed when all of it is there. Writing goes on in the background.
+    """
+
+    def __init__(
+        self, directory: pathlib.Path, keep: int | None = None, keep_period: int | None = None
+    ) -> None:
+        """Opens or makes the directory.
+
+        Args:
+          directory: of the run.
+          keep: so many of the latest are kept; None: all.
+          keep_period: those whose step is a multiple of it are always kept.
+        """
+        self.directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_names=(STATE, DATASET, DESCRIPTION),
+            options=ocp.CheckpointManagerOptions(
+                step_prefix=PREFIX,
+                max_to_keep=keep,
+                keep_period=keep_period,
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the latest whole checkpoint."""
+        return self._manager.latest_step()
+
+    def save(
+        self, state: TrainState, dataset: Mapping[str, Any], description: Mapping[str, Any]
+    ) -> None:
+        """Begins to write a checkpoint; waits only for one that is still being written.
+
+        Args:
+          state: may be donated as soon as this returns.
+          dataset: the data's position after this state's last step, plain JSON.
+          description: plain JSON.
+        """
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                **{
+                    STATE: ocp.args.PyTreeSave(state.state_dict()),
+                    DATASET: ocp.args.JsonSave(dict(dataset)),
+                    DESCRIPTION: ocp.args.JsonSave(dict(description)),
+                }
+            ),
+        )
+
+    def wait(self) -> None:
+        """Until everything is written.
+
+        Raises:
+          Exception: whatever writing failed with.
+        """
+        self._manager.wait_until_finished()
+
+    def restore(
+        self, abstract: TrainState, step: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """The state and the data's position of a step, by default the latest.
+
+        Args:
+          abstract: shapes, dtypes and shardings; the mesh may be another than the one that saved.
+          step: of the checkpoint.
+
+        Raises:
+          FileNotFoundError: there is no such checkpoint.
+          ValueError: it is damaged, or holds other weights than `abstract`.
+        """
+        if step is None:
+            step = self.latest_step
+        if step is None:
+            raise FileNotFoundError(f"{self.directory}: there are no checkpoints")
+        path = checkpoint_path(self.directory / f"{PREFIX}_{step}")
+        restored = _restore_tree(path, abstract.state_dict())
+        return abstract.restore_state(restored), _read_json(path, DATASET)
+
+
+def checkpoint_path(path: pathlib.Path) -> pathlib.Path:
+    """The absolute path of a whole checkpoint.
+
+    Raises:
+      FileNotFoundError: it is no checkpoint, or not a whole one.
+    """
+    path = path.absolute()
+    missing = [name for name in (STATE, DESCRIPTION) if not (path / name).is_dir()]
+    if missing:
+        there = sorted(each.name for each in path.parent.glob(f"{PREFIX}_*"))
+        raise FileNotFoundError(
+            f"{path}: no whole checkpoint: {' and '.join(missing)} missing; beside it: "
+            f"{', '.join(there) or 'no checkpoints'}"
+        )
+    return path
+
+
+def read_description(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """What a checkpoint says about itself, without reading its weights.
+
+    Raises:
+      FileNotFoundError: it is no checkpoint, or not a whole one.
+      ValueError: it is damaged.
+    """
+    return _read_json(checkpoint_path(checkpoint), DESCRIPTION)
+
+
+def restore_params(checkpoint: pathlib.Path, abstract: Any) -> Any:
+    """The parameters alone, to start another run from them.
+
+    Args:
+      checkpoint: a `checkpoint_<step>` directory.
+      abstract: the tree of shapes, dtypes and shardings.
+
+    Raises:
+      FileNotFoundError: it is no checkpoint, or not a whole one.
+      ValueError: it is damaged, or holds other weights than `abstract`.
+    """
+    return _restore_tree(checkpoint_path(checkpoint), {"target": abstract})["target"]
+
+
+def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any]) -> Any:
+    """The part of the item `state` that `abstract` names; whole in its top-level keys."""
+    folder = path / STATE
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        try:
+            metadata = checkpointer.metadata(folder).item_metadata.tree
+        except Exception as error:  # Orbax, TensorStore and JSON have no error in common.
+            raise _damaged(path, error) from error
+        _check_weights(path, {name: metadata.get(name, {}) for name in abstract}, abstract)
+        try:
+            return checkpointer.restore(
+                folder,
+                args=ocp.args.PyTreeRestore(
+                    item=abstract,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                    partial_restore=True,
+                ),
+            )
+        except Exception as error:
+            raise _damaged(path, error) from error
+
+
+def _check_weights(
+    path: pathlib.Path, found: Mapping[str, Any], expected: Mapping[str, Any]
+) -> None:
+    flat_found, flat_expected = (flatten_dict(tree, sep="/") for tree in (found, expected))
+    lines = [f"missing: {name}" for name in flat_expected if name not in flat_found]
+    lines += [f"not expected: {name}" for name in flat_found if name not in flat_expected]
+    for name, leaf in flat_expected.items():
+        if name in flat_found and tuple(flat_found[name].shape) != leaf.shape:
+            shape = tuple(flat_found[name].shape)
+            lines.append(f"{name}: found shape {shape}, expected {leaf.shape}")
+    if lines:
+        raise ValueError(
+            f"{path}: holds other weights than the model and optimizer configured:\n  "
+            + "\n  ".join(lines)
+        )
+
+
+def _read_json(path: pathlib.Path, item: str) -> dict[str, Any]:
+    try:
+        return json.loads((path / item / "metadata").read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> ValueError:
+    reason = str(error).strip().splitlines()
+    return ValueError(
+        f"{path}: the checkpoint is damaged ({type(error).__name__}: "
+        f"{reason[0] if reason else 'no reason given'}); remove it to go on with an earlier one"
+    )

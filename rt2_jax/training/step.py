@@ -1,0 +1,136 @@
+"""The training step: gradients of the whole batch, a guard, an update."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rt2_jax.models.losses import normalize_weights
+from rt2_jax.training.metrics import SourceSums, StepMetrics
+from rt2_jax.training.partitioning import Partitioner
+from rt2_jax.training.train_state import Model, TrainState, TrainStateInitializer
+
+Batch = Mapping[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """How a step is computed.
+
+    Attributes:
+      num_microbatches: the batch goes through the model in this many parts, one after another, to
+        save memory; the result is that of the whole batch.
+      clip_norm: largest global norm of the gradient (Pascanu et al. 2013); None for no limit.
+    """
+
+    num_microbatches: int = 1
+    clip_norm: float | None = None
+
+    def check_batch_size(self, batch_size: int, partitioner: Partitioner) -> None:
+        """Refuses a global batch size that cannot be divided.
+
+        Raises:
+          ValueError: it is no multiple of microbatches times parts.
+        """
+        parts = partitioner.batch_parts
+        if self.num_microbatches < 1 or batch_size % (self.num_microbatches * parts):
+            raise ValueError(
+                f"batch size: found {batch_size}, expected a multiple of "
+                f"{self.num_microbatches} microbatches x {parts} parts of the mesh "
+                f"{dict(partitioner.mesh.shape)}"
+            )
+
+
+def make_train_step(
+    model: Model,
+    initializer: TrainStateInitializer,
+    partitioner: Partitioner,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    num_sources: int,
+    config: StepConfig = StepConfig(),
+) -> TrainStep:
+    """The compiled step: (state, global batch, the run's key) -> (new state, metrics).
+
+    The loss is the sum over all weighted targets divided once: by the sum of their weights, or by
+    what the model's `loss_normalizing_factor` says of the whole batch. (T5X divides within every
+    microbatch and adds up, which multiplies gradients by up to their number.) The key of a step's
+    dropout is a function of the run's key and the step. A step whose loss or gradient is not finite
+    changes nothing but the step. The memory of the state given is used again.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, initializer.abstract)
+
+    def gradients(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, jax.Array, SourceSums]:
+        """Of the loss summed over these examples; the loss; the sums for each source."""
+
+        def summed_loss(params: Any) -> tuple[jax.Array, SourceSums]:
+            sums = model.example_sums(params, batch, rng)
+            loss = jnp.sum(sums.cross_entropy + sums.z_loss)
+            return loss, SourceSums.of(sums, batch["source_id"], num_sources)
+
+        (loss, sources), grads = jax.value_and_grad(summed_loss, has_aux=True)(params)
+        return grads, loss, sources
+
+    def accumulated(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, jax.Array, SourceSums]:
+        count = config.num_microbatches
+        if count == 1:
+            return gradients(params, batch, rng)
+
+        def split(x: jax.Array) -> jax.Array:
+            # Every device gives rows to every microbatch, so that none has to be moved.
+            return jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1)
+
+        def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradients(params, *part)), None
+
+        parts = jax.tree.map(split, dict(batch)), jax.random.split(rng, count)
+        shapes = jax.eval_shape(gradients, params, *jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.scan(add, zeros, parts)[0]
+
+    def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, StepMetrics]:
+        weights, divisor = normalize_weights(model.loss_normalizing_factor, batch)
+        if model.loss_normalizing_factor is None:
+            divisor = jnp.sum(weights)
+        divisor = jnp.where(divisor == 0, 1, divisor)
+        batch = {**batch, "decoder_loss_weights": weights}
+        rng = jax.random.fold_in(rng, state.step)
+        grads, loss, sources = accumulated(state.params, batch, rng)
+        grads = jax.tree.map(lambda grad: grad / divisor, grads)
+        norm = optax.tree.norm(grads)
+        if config.clip_norm is not None:
+            scale = jnp.minimum(1.0, config.clip_norm / norm)
+            grads = jax.tree.map(lambda grad: grad * scale, grads)
+        rate = learning_rate(state.step)
+        updates, param_states = initializer.transformation.update(
+            grads, state.param_states, state.params, step=state.step, learning_rate=rate
+        )
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+        def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(finite, new, old)
+
+        new_state = TrainState(
+            step=state.step + 1,
+            params=jax.tree.map(choose, optax.apply_updates(state.params, updates), state.params),
+            param_states=jax.tree.map(choose, param_states, state.param_states),
+        )
+        return new_state, StepMetrics(loss / divisor, norm, rate, ~finite, sources)
+
+    compiled = jax.jit(
+        step,
+        in_shardings=(shardings, partitioner.batch_sharding, partitioner.replicated),
+        out_shardings=(shardings, partitioner.replicated),
+        donate_argnums=0,
+    )
+
+    def run(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, StepMetrics]:
+        with partitioner.active():
+            return compiled(state, batch, rng)
+
+    return run

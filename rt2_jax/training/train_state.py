@@ -1,0 +1,133 @@
+"""What a training step changes: the step, the parameters, the optimizer's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import serialization, struct
+
+from rt2_jax.models.losses import ExampleSums
+from rt2_jax.training.partitioning import Partitioner, logical_axes
+
+
+class Model(Protocol):
+    """What the trainer needs of a model: T5X's contract, and the loss of every example."""
+
+    loss_normalizing_factor: float | str | None
+    optimizer_def: Any
+
+    def get_initial_variables(
+        self,
+        rng: jax.Array,
+        input_shapes: Mapping[str, tuple[int, ...]],
+        input_types: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """`params` and `params_axes`."""
+
+    def example_sums(
+        self, params: Any, batch: Mapping[str, Any], dropout_rng: jax.Array | None = None
+    ) -> ExampleSums:
+        """The parts of the loss of every example, [B]."""
+
+
+@struct.dataclass
+class TrainState:
+    """The state of a run, apart from its data.
+
+    Attributes:
+      step: int32 [], how many steps were taken: the index of the next batch.
+      params: the parameters.
+      param_states: the optimizer's state.
+    """
+
+    step: Any
+    params: Any
+    param_states: Any
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dictionaries, as T5X keeps them in a checkpoint."""
+        return {
+            "target": self.params,
+            "state": {
+                "step": self.step,
+                "param_states": serialization.to_state_dict(self.param_states),
+            },
+        }
+
+    def restore_state(self, state_dict: Mapping[str, Any]) -> TrainState:
+        """A state of this structure from what `state_dict` gave."""
+        state = state_dict["state"]
+        return TrainState(
+            step=state["step"],
+            params=state_dict["target"],
+            param_states=serialization.from_state_dict(self.param_states, state["param_states"]),
+        )
+
+
+@struct.dataclass
+class TrainStateInitializer:
+    """Makes train states of one model, laid out on one mesh.
+
+    Attributes:
+      init: (key) -> `TrainState`, compiled; it needs the devices.
+      transformation: the optimizer of these parameters.
+      abstract: the state's shapes, dtypes and shardings; no device memory was used for it.
+    """
+
+    init: Any = struct.field(pytree_node=False)
+    transformation: optax.GradientTransformationExtraArgs = struct.field(pytree_node=False)
+    abstract: TrainState
+
+
+def train_state_initializer(
+    model: Model,
+    partitioner: Partitioner,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    input_types: Mapping[str, Any] | None = None,
+) -> TrainStateInitializer:
+    """Everything about a model's state that is known before memory is used for it.
+
+    Args:
+      model: its `optimizer_def` is an `Optimizer`.
+      partitioner: the mesh and the rules.
+      input_shapes: the global shape of every feature of a batch.
+      input_types: their dtypes.
+
+    Raises:
+      TypeError: the model has no optimizer.
+      KeyError, ValueError: the parameters cannot be laid out so.
+    """
+    if not hasattr(model.optimizer_def, "transformation"):
+        raise TypeError(
+            f"model.optimizer_def: found {model.optimizer_def!r}, expected an optimizer such as "
+            "Adafactor() or AdamW()"
+        )
+
+    def variables(rng: jax.Array) -> dict[str, Any]:
+        return model.get_initial_variables(rng, input_shapes, input_types)
+
+    shapes = jax.eval_shape(variables, jax.random.key(0))
+    axes = logical_axes(shapes["params_axes"])
+    transformation = model.optimizer_def.transformation(axes)
+
+    def init(rng: jax.Array) -> TrainState:
+        params = variables(rng)["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(params))
+
+    state = jax.eval_shape(init, jax.random.key(0))
+    parameters = partitioner.parameter_shardings(state.params, axes)
+    shardings = TrainState(
+        step=partitioner.replicated,
+        params=parameters,
+        param_states=partitioner.optimizer_shardings(state.param_states, state.params, parameters),
+    )
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings,
+    )
+    return TrainStateInitializer(jax.jit(init, out_shardings=shardings), transformation, abstract)

@@ -1,0 +1,86 @@
+"""Logs: what was written can be read, by a person and by TensorBoard, also after a restart."""
+
+import json
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from rt2_jax.data.tfrecord import read_records
+from rt2_jax.training.logs import JsonlLog, TensorBoardLog, TerminalLog
+
+
+def steps(path):
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_a_restart_drops_the_lines_of_steps_it_takes_again(tmp_path):
+    path = tmp_path / "run" / "metrics.jsonl"
+    log = JsonlLog(path)
+    for step in (1, 2, 3, 4):
+        log.write(step, {"loss": 1 / step})
+    log = JsonlLog(path, start_step=2)
+    assert steps(path) == [1, 2]
+    log.write(3, {"loss": 0.25})
+    assert json.loads(path.read_text().splitlines()[-1]) == {"step": 3, "loss": 0.25}
+
+
+def test_a_line_cut_short_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    JsonlLog(path).write(1, {"loss": 1.0})
+    with path.open("a") as file:
+        file.write('{"step": 2, "lo')
+    JsonlLog(path, start_step=5).write(2, {"loss": 0.5})
+    assert steps(path) == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def event():
+    """The message `tensorflow.Event`, with the fields of `tensorflow/core/util/event.proto`."""
+    kinds = {"double": 1, "float": 2, "int64": 3, "string": 9, "message": 11}
+    fields = {
+        "Event": [
+            ("wall_time", 1, "double", ""),
+            ("step", 2, "int64", ""),
+            ("file_version", 3, "string", ""),
+            ("summary", 5, "message", "Summary"),
+            ("session_log", 7, "message", "SessionLog"),
+        ],
+        "Summary": [("value", 1, "message", "Value")],
+        "Value": [("tag", 1, "string", ""), ("simple_value", 2, "float", "")],
+        "SessionLog": [("status", 1, "int64", "")],
+    }
+    file = descriptor_pb2.FileDescriptorProto(name="event.proto", syntax="proto3")
+    for message, its_fields in fields.items():
+        added = file.message_type.add(name=message)
+        for name, number, kind, of in its_fields:
+            label = 3 if name == "value" else 1
+            field = added.field.add(name=name, number=number, type=kinds[kind], label=label)
+            if of:
+                field.type_name = of
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Event"))
+
+
+def test_an_event_file_has_the_numbers_and_says_where_it_starts(event, tmp_path):
+    TensorBoardLog(tmp_path, start_step=300).write(301, {"loss": 0.5, "robot/accuracy": -1.25})
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith("events.out.tfevents.")
+    version, start, written = map(event.FromString, read_records(path))
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.session_log.status) == (301, 1)
+    assert written.step == 301 and written.wall_time >= version.wall_time > 1.7e9
+    values = {value.tag: value.simple_value for value in written.summary.value}
+    assert values == {"loss": 0.5, "robot/accuracy": -1.25}
+
+
+def test_every_start_has_an_event_file_of_its_own(tmp_path):
+    for _ in range(2):
+        TensorBoardLog(tmp_path).write(1, {"a name that is longer than 127 bytes " * 4: 1.0})
+    files = list(tmp_path.iterdir())
+    assert [len(list(read_records(file))) for file in files] == [3, 3]
+
+
+def test_the_terminal_gets_one_line(capsys):
+    TerminalLog(100).write(20, {"loss": 1.23456, "skipped_steps": 0.0})
+    assert capsys.readouterr().out == "step 20/100  loss 1.235  skipped_steps 0\n"

@@ -1,0 +1,51 @@
+"""The numbers of a log line: weighted, per source, without the steps that were skipped."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rt2_jax.models.losses import ExampleSums
+from rt2_jax.training.metrics import SourceSums, StepMetrics, summarize
+
+
+def measured(loss, source_id, cross_entropy, correct, weight, skipped=False):
+    zeros = jnp.zeros(len(source_id))
+    sums = ExampleSums(
+        *(jnp.asarray(x, jnp.float32) for x in (cross_entropy, zeros, correct, weight))
+    )
+    sources = SourceSums.of(sums, jnp.asarray(source_id), 3)
+    return StepMetrics(
+        loss=np.float32(loss),
+        gradient_norm=np.float32(2 * loss),
+        learning_rate=np.float32(0.1),
+        skipped=np.bool_(skipped),
+        sources=sources,
+    )
+
+
+def test_sources_are_weighted_over_all_steps_and_absent_ones_have_no_numbers():
+    steps = [
+        measured(1.0, [0, 2, 0], [1, 8, 3], [1, 0, 0], [2, 4, 2]),
+        measured(3.0, [2, 2, 2], [0, 0, 4], [0, 4, 0], [0, 4, 4]),
+        measured(np.nan, [0, 1, 2], [np.nan, 1, 1], [1, 1, 1], [1, 1, 1], skipped=True),
+    ]
+    assert summarize(steps, ["robot", "unused", "web"]) == pytest.approx(
+        {
+            "skipped_steps": 1,
+            "loss": 2,
+            "gradient_norm": 4,
+            "learning_rate": 0.1,
+            "accuracy": 5 / 16,
+            "robot/loss": 1,
+            "robot/accuracy": 0.25,
+            "robot/examples": 2,
+            "web/loss": 1,
+            "web/accuracy": 4 / 12,
+            "web/examples": 4,
+        }
+    )
+
+
+def test_without_a_step_that_counts_there_is_only_their_number():
+    step = measured(np.inf, [0], [1], [1], [1], skipped=True)
+    assert summarize([step, step], ["robot", "web", "x"]) == {"skipped_steps": 2}

@@ -1,0 +1,212 @@
+"""A training step: the same on every mesh, the whole batch in any number of parts, guarded."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.linen.partitioning import AxisMetadata
+
+from rt2_jax.models.losses import example_sums
+from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.optimizers import AdamW
+from rt2_jax.training.schedules import LearningRate
+from rt2_jax.training.step import StepConfig, make_train_step
+from rt2_jax.training.train_state import train_state_initializer
+
+RATE = LearningRate(factors="constant", base_learning_rate=0.01)
+WHOLE = StepConfig()
+MESHES = {
+    "data": {"data": 8},
+    "fsdp": {"data": 1, "fsdp": 8},
+    "tensor": {"data": 1, "tensor": 8},
+    "mixed": {"data": 2, "fsdp": 2, "tensor": 2},
+}
+
+
+class Bigrams:
+    """A model that compiles in no time: what comes next, given a token and those of the input."""
+
+    def __init__(self, optimizer_def, loss_normalizing_factor=None):
+        self.optimizer_def = optimizer_def
+        self.loss_normalizing_factor = loss_normalizing_factor
+
+    def get_initial_variables(self, rng, input_shapes, input_types=None):
+        axes = {"embedding": ("vocab", "embed"), "kernel": ("embed", "vocab")}
+        params = {
+            name: jax.random.normal(jax.random.fold_in(rng, i), shape)
+            for i, (name, shape) in enumerate({"embedding": (32, 8), "kernel": (8, 32)}.items())
+        }
+        return {
+            "params": params,
+            "params_axes": {f"{name}_axes": AxisMetadata(each) for name, each in axes.items()},
+        }
+
+    def example_sums(self, params, batch, dropout_rng=None):
+        x = params["embedding"][batch["decoder_input_tokens"]]
+        x += params["embedding"][batch["encoder_input_tokens"]].mean(1, keepdims=True)
+        targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+        return example_sums(x @ params["kernel"], targets, weights, z_loss=1e-3)
+
+
+def steps(model, partitioner, batches, count=2, config=WHOLE, change=lambda batch: batch):
+    """The state after some steps, from the same beginning, and their metrics."""
+    config.check_batch_size(batches.batch_size, partitioner)
+    initializer = train_state_initializer(model, partitioner, *batches.shapes_and_types())
+    step = make_train_step(model, initializer, partitioner, RATE, 2, config)
+    state, metrics = initializer.init(jax.random.key(1)), []
+    for _ in range(count):
+        batch = partitioner.to_devices(change(next(batches)))
+        state, measured = step(state, batch, jax.random.key(2))
+        metrics.append(jax.device_get(measured))
+    return jax.device_get(state), metrics
+
+
+def assert_same(found, expected, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected)
+
+
+@pytest.fixture(scope="module")
+def on_one(tiny):
+    return steps(tiny.make_model(), tiny.make_partitioner(), tiny.Batches())
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    ["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in MESHES if name != "mixed")],
+)
+def test_a_mesh_of_eight_devices_gives_the_losses_of_one(mesh, on_one, tiny):
+    partitioner = tiny.make_partitioner(8, **MESHES[mesh])
+    state, metrics = steps(tiny.make_model(), partitioner, tiny.Batches())
+    assert_same(metrics, on_one[1], rtol=2e-4, atol=1e-6)
+    assert_same(state.params, on_one[0].params, rtol=1e-3, atol=2e-4)
+
+
+def test_parameters_are_divided_as_the_mesh_says(tiny):
+    inputs = tiny.Batches().shapes_and_types()
+    partitioner = tiny.make_partitioner(8, data=2, fsdp=2, tensor=2)
+    state = train_state_initializer(tiny.make_model(AdamW()), partitioner, *inputs).abstract
+    wi = state.params["encoder"]["layers"]["mlp"]["wi_0"]["kernel"]
+    assert wi.shape == (16, 2, 16)
+    assert wi.sharding.shard_shape(wi.shape) == (8, 2, 8)
+    mu = state.param_states[0].mu["encoder"]["layers"]["mlp"]["wi_0"]["kernel"]
+    assert mu.sharding == wi.sharding
+    assert state.param_states[0].count.sharding.is_fully_replicated
+
+
+@pytest.mark.slow
+def test_a_vision_language_model_accumulates_to_the_whole_batch(on_one, tiny):
+    config = StepConfig(num_microbatches=4)
+    _, metrics = steps(tiny.make_model(), tiny.make_partitioner(), tiny.Batches(), 2, config)
+    assert_same(metrics, on_one[1], rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [None, 7.0, "NUM_REAL_TARGET_TOKENS", "NUM_TOTAL_TARGET_TOKENS", "AVERAGE_PER_SEQUENCE"],
+)
+def test_accumulated_microbatches_equal_the_whole_batch(factor, tiny):
+    model = Bigrams(AdamW(), factor)
+    partitioner = tiny.make_partitioner()
+    config = StepConfig(num_microbatches=4)
+    whole = steps(model, partitioner, tiny.Batches(32), count=1)
+    parts = steps(model, partitioner, tiny.Batches(32), count=1, config=config)
+    assert_same(parts[1], whole[1], rtol=1e-5)
+    # Adam's first moment after one step is a tenth of the gradient.
+    gradients, expected = (result[0].param_states[0].mu for result in (parts, whole))
+    assert_same(gradients, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_without_a_factor_the_loss_is_the_weighted_mean_of_the_targets(on_one, tiny):
+    sources = on_one[1][0].sources
+    np.testing.assert_allclose(
+        on_one[1][0].loss, sources.loss.sum() / sources.weight.sum(), rtol=1e-6
+    )
+    batch = next(tiny.Batches())
+    np.testing.assert_allclose(
+        sources.weight, [batch["decoder_loss_weights"][i::2].sum() for i in (0, 1)], rtol=1e-6
+    )
+    assert sources.examples.tolist() == [4, 4]
+
+
+def test_a_gradient_longer_than_clip_norm_is_cut_to_it(tiny):
+    model, config = Bigrams(AdamW()), StepConfig(clip_norm=0.01)
+    state, metrics = steps(model, tiny.make_partitioner(), tiny.Batches(), 1, config)
+    assert metrics[0].gradient_norm > 0.01
+    gradient = [10 * leaf for leaf in jax.tree.leaves(state.param_states[0].mu)]
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient))
+    np.testing.assert_allclose(norm, 0.01, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [Adafactor(), AdamW(weight_decay=0.1)])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_step(optimizer, tiny):
+    model, partitioner, data = Bigrams(optimizer), tiny.make_partitioner(), tiny.Batches()
+    initializer = train_state_initializer(model, partitioner, *data.shapes_and_types())
+    step = make_train_step(model, initializer, partitioner, RATE, 2)
+    before = jax.device_get(initializer.init(jax.random.key(1)))
+    bad = next(data)
+    bad["decoder_loss_weights"][0, 0] = np.nan
+    after, metrics = step(
+        initializer.init(jax.random.key(1)), partitioner.to_devices(bad), jax.random.key(2)
+    )
+    assert bool(metrics.skipped)
+    assert int(after.step) == 1
+    assert_same(jax.device_get(after.replace(step=before.step)), before, rtol=0)
+    _, metrics = step(after, partitioner.to_devices(next(data)), jax.random.key(2))
+    assert not bool(metrics.skipped)
+
+
+def test_a_batch_without_weighted_targets_has_no_loss_and_changes_nothing_it_should_not(tiny):
+    def change(batch):
+        return {**batch, "decoder_loss_weights": np.zeros_like(batch["decoder_loss_weights"])}
+
+    _, metrics = steps(Bigrams(AdamW()), tiny.make_partitioner(), tiny.Batches(), 1, change=change)
+    assert metrics[0].loss == 0 and not metrics[0].skipped
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tiny):
+    with pytest.raises(ValueError, match=r"found 24, expected a multiple of 2 microbatches x 8"):
+        StepConfig(num_microbatches=2).check_batch_size(24, tiny.make_partitioner(8))
+
+
+def test_a_parameter_that_the_mesh_cannot_divide_is_refused_by_name(tiny):
+    model = tiny.make_model()
+    config = model.module.config
+    text = dataclasses.replace(config.text, mlp_dim=12)
+    model = type(model)(dataclasses.replace(config, text=text), model.optimizer_def)
+    with pytest.raises(ValueError, match=r"decoder/layers/mlp/wi_0/kernel: its axis 'mlp' of 12"):
+        train_state_initializer(
+            model, tiny.make_partitioner(8, data=1, tensor=8), *tiny.Batches().shapes_and_types()
+        )
+
+
+def test_a_logical_axis_without_a_rule_is_refused_by_name(tiny):
+    partitioner = dataclasses.replace(tiny.make_partitioner(), rules=(("batch", "data"),))
+    with pytest.raises(KeyError, match=r"no rule for the logical axes \['embed'"):
+        train_state_initializer(tiny.make_model(), partitioner, *tiny.Batches().shapes_and_types())
+
+
+def test_a_model_without_an_optimizer_is_refused(tiny):
+    model = tiny.make_model()
+    model.optimizer_def = None
+    with pytest.raises(TypeError, match="optimizer_def: found None, expected an optimizer"):
+        train_state_initializer(model, tiny.make_partitioner(), *tiny.Batches().shapes_and_types())
+
+
+def test_the_state_dict_has_the_layout_of_t5x(tiny):
+    inputs = tiny.Batches().shapes_and_types()
+    initializer = train_state_initializer(tiny.make_model(), tiny.make_partitioner(), *inputs)
+    saved = initializer.abstract.state_dict()
+    assert set(saved) == {"target", "state"}
+    assert set(saved["state"]) == {"step", "param_states"}
+    kernel = saved["state"]["param_states"]["encoder"]["layers"]["mlp"]["wi_0"]["kernel"]
+    assert {name: leaf.shape for name, leaf in kernel.items()} == {
+        "v_row": (16, 2),
+        "v_col": (2, 16),
+        "v": (1,),
+        "m": (1,),
+    }
+    assert saved["state"]["step"].dtype == jnp.int32
+    restored = initializer.abstract.restore_state(saved)
+    assert jax.tree.structure(restored) == jax.tree.structure(initializer.abstract)
