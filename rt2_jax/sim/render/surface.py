@@ -28,7 +28,7 @@ class MeshFaces:
         edges = np.roll(corners, -1, axis=1) - corners
         normals = np.cross(edges[:, 0], edges[:, 1])
         areas = np.linalg.norm(normals, axis=1)
-        keep = areas > 1e-12 * areas.max()
+        keep = areas > 1e-12 * np.max(areas)
         corners, edges = corners[keep], edges[keep]
         normals = normals[keep] / areas[keep, None]
         outward = np.cross(edges, normals[:, None])
