@@ -29,11 +29,16 @@ def write_records(path: pathlib.Path, records: Iterable[bytes]) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     with unfinished.open("wb") as file:
         for record in records:
-            length = struct.pack("<Q", len(record))
-            file.write(length + _checksum(length) + record + _checksum(record))
+            file.write(framed(record))
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+def framed(record: bytes) -> bytes:
+    """A record as it stands in a file: with its length and checksums."""
+    length = struct.pack("<Q", len(record))
+    return length + _checksum(length) + record + _checksum(record)
 
 
 def read_records(path: pathlib.Path) -> Iterator[bytes]:

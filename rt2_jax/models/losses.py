@@ -100,8 +100,8 @@ def normalize_weights(
 
     T5X's rules: None, a number, `NUM_REAL_TARGET_TOKENS` (the targets that are no padding),
     `NUM_TOTAL_TARGET_TOKENS` (B * L), or `AVERAGE_PER_SEQUENCE` (every example counts the same,
-    however long: its weights are divided by their sum, the loss by the number of examples). With
-    accumulated microbatches only the first two are right: divide the sum of all by the whole.
+    however long: its weights are divided by their sum, the loss by the number of examples). Of a
+    batch that is accumulated in parts, take them from the whole before it is divided.
 
     Raises:
       ValueError: another factor.

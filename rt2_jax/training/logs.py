@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from rt2_jax.data.tfrecord import crc32c
+from rt2_jax.data.tfrecord import framed
 
 
 class Log(Protocol):
@@ -70,9 +70,8 @@ class TensorBoardLog:
 
     def _append(self, event: bytes) -> None:
         event = b"\x09" + struct.pack("<d", time.time()) + event
-        length = struct.pack("<Q", len(event))
         with self._path.open("ab") as file:
-            file.write(length + _masked(length) + event + _masked(event))
+            file.write(framed(event))
 
 
 class TerminalLog:
@@ -102,8 +101,3 @@ def _encode(value: int) -> bytes:
         encoded.append(value & 127 | 128)
         value >>= 7
     return bytes([*encoded, value])
-
-
-def _masked(data: bytes) -> bytes:
-    crc = crc32c(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
