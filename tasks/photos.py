@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from rt2_jax.data.coco_source import caption_source, vqa_source
+from rt2_jax.data.coco_source import (
+    caption_source,
+    detection_source,
+    pointing_source,
+    vqa_source,
+)
 from rt2_jax.data.registration import web_task
 
 # Native prompts of PaLI-X's tasks (RT-2, appendix D).
 CAPTION_PROMPT = "Generate caption in en"
 VQA_PROMPT = "Answer in en: {text}"
+# The project's own, for places.
+DETECTION_PROMPT = "Detect the objects"
+POINTING_PROMPT = "Point to the {text}"
 SAMPLE_SIDE = 256  # pixels; the sample is for models of 64 to 224
 
 web_task(
@@ -39,4 +47,16 @@ web_task(
     vqa_source("coco/ccby", longest_side=SAMPLE_SIDE),
     prompt=VQA_PROMPT,
     read_from="coco/ccby/vqa_annotations.json",
+)
+web_task(
+    "coco_sample_detection",
+    detection_source("coco/ccby", longest_side=SAMPLE_SIDE),
+    prompt=DETECTION_PROMPT,
+    read_from="coco/ccby/instances.json",
+)
+web_task(
+    "coco_sample_pointing",
+    pointing_source("coco/ccby", longest_side=SAMPLE_SIDE),
+    prompt=POINTING_PROMPT,
+    read_from="coco/ccby/instances.json",
 )

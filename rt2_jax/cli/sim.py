@@ -25,6 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_list(verbs)
     _add_record(verbs)
+    _add_stills(verbs)
     _add_rollout(verbs)
 
 
@@ -67,6 +68,34 @@ def _add_record(verbs: argparse._SubParsersAction) -> None:
     _add_pictures(parser)
     _add_world(parser)
     parser.set_defaults(do=_record)
+
+
+def _add_stills(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "pictures",
+        help="draw pictures of the world's things, as web data",
+        description="Draws OUT/rt2_pictures/{train,validation} without a robot, in COCO's format: "
+        "captions, boxes, questions. The same command continues where it was interrupted.",
+    )
+    parser.add_argument("--out", required=True, help="folder; made if need be")
+    parser.add_argument("--scenes", type=int, default=10_000, help="default: %(default)s")
+    parser.add_argument("--validation-scenes", type=int, default=500, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene; one more each")
+    parser.add_argument(
+        "--objects", type=int, nargs=2, default=(1, 6), metavar=("LEAST", "MOST"), help="in a scene"
+    )
+    parser.add_argument(
+        "--styles",
+        default="front,mirrored,moved,top",
+        help="a picture of each scene in each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--symbols", action="store_true", help="cubes with letters too; not with style mirrored"
+    )
+    parser.add_argument("--size", type=int, default=64, help="pixels (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, help="processes (default: one per processor)")
+    _add_world(parser)
+    parser.set_defaults(do=_draw_stills)
 
 
 def _add_rollout(verbs: argparse._SubParsersAction) -> None:
@@ -195,30 +224,54 @@ def _record(args: argparse.Namespace) -> int:
     return 0
 
 
+def _draw_stills(args: argparse.Namespace) -> int:
+    from rt2_jax.sim.pictures import PictureSettings, draw_pictures
+    from rt2_jax.sim.world import load_world
+
+    settings = PictureSettings(
+        scenes=args.scenes,
+        validation_scenes=args.validation_scenes,
+        seed=args.seed,
+        objects=tuple(args.objects),
+        symbols=args.symbols,
+        styles=tuple(args.styles.split(",")),
+        size=args.size,
+        world=load_world(args.world),
+    )
+    total = settings.scenes + settings.validation_scenes
+    with _progress(total, "scenes") as report:
+        folder = draw_pictures(settings, args.out, jobs=args.jobs, report=report)
+    print(f"{folder}: complete, {total} scenes in {len(settings.styles)} styles")
+    return 0
+
+
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Shows how many episodes are recorded: a bar on a terminal, elsewhere ten lines."""
+def _progress(total: int, what: str = "episodes") -> Iterator[Callable[[int], None]]:
+    """Shows how many of them are done: a bar on a terminal, elsewhere ten lines."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _report_lines(total)
+        yield _report_lines(total, what)
         return
     rate = TextColumn("{task.fields[rate]:.1f}/s")
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), rate)
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("episodes", total=total, rate=0.0)
+        task = bar.add_task(what, total=total, rate=0.0)
         yield lambda done: bar.update(task, completed=done, rate=bar.tasks[task].speed or 0.0)
 
 
-def _report_lines(total: int) -> Callable[[int], None]:
-    start = time.monotonic()
+def _report_lines(total: int, what: str) -> Callable[[int], None]:
+    start, told = time.monotonic(), -1
 
     def report(done: int) -> None:
-        if done % max(1, total // 10) == 0 or done == total:
+        nonlocal told
+        tenth = 10 * done // total
+        if tenth > told:
+            told = tenth
             seconds = time.monotonic() - start
-            print(f"{done}/{total} episodes recorded, {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"{done}/{total} {what} done, {seconds:.0f} s", file=sys.stderr, flush=True)
 
     return report
 

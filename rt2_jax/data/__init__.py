@@ -5,13 +5,15 @@ from rt2_jax._lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "batches": ["train_batches"],
+        "batches": ["MixtureBatches", "train_batches"],
         "cache": ["CacheInfo", "StepCache"],
         "cache_writer": ["cache_task"],
-        "coco_source": ["caption_source", "vqa_source"],
+        "coco": ["BoxedPhoto", "BoxedThing", "read_boxes"],
+        "coco_source": ["caption_source", "detection_source", "pointing_source", "vqa_source"],
         "examples": ["TaskExamples", "mixture_examples"],
         "manifest": ["Manifest", "MixtureTask", "load_manifest", "open_caches"],
         "model_inputs": ["InputSpec", "ModelInputs"],
+        "places": ["parse_places", "place_text"],
         "recording": ["Recording", "RecordingInfo", "read_recording"],
         "registration": ["STEP_FEATURES", "data_path", "robot_task", "web_task"],
         "resolve": ["find_tasks", "resolve_mixture"],

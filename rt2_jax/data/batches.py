@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 import grain
@@ -70,6 +71,112 @@ def train_batches(
         dataset = dataset.mp_prefetch(options)
     # After the workers: each of them would batch its own share of the examples.
     return dataset.batch(global_batch_size // hosts, drop_remainder=True)
+
+
+class MixtureBatches:
+    """A run's batches: `train_batches` that say where they are and can be sent there.
+
+    Args:
+      examples: of each task, from `mixture_examples`.
+      shares: of the tasks in a batch.
+      seed: of order and augmentation.
+      global_batch_size: over all hosts.
+      manifest_hash: of the mixture, `Manifest.hash`.
+      host: this host's number.
+      hosts: how many there are.
+      workers: processes that make examples. With 0 a thread makes the next batch while the one
+        before is used.
+
+    Raises:
+      ValueError: as `train_batches`.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[TaskExamples],
+        shares: Sequence[float],
+        *,
+        seed: int,
+        global_batch_size: int,
+        manifest_hash: str,
+        host: int = 0,
+        hosts: int = 1,
+        workers: int = 0,
+    ) -> None:
+        self._source = lambda step: train_batches(
+            examples,
+            shares,
+            seed=seed,
+            global_batch_size=global_batch_size,
+            start_step=step,
+            host=host,
+            hosts=hosts,
+            workers=workers,
+        )
+        self._identity = {
+            "seed": seed,
+            "global_batch_size": global_batch_size,
+            "manifest": manifest_hash,
+        }
+        self._step = 0
+        self._iterator: Any = None
+        self._ahead = 0 if workers else 2
+        self._source(0)  # so that wrong numbers are refused here
+
+    def __next__(self) -> Mapping[str, np.ndarray]:
+        if self._iterator is None:
+            dataset = self._source(self._step)
+            if self._ahead:
+                dataset = grain.experimental.ThreadPrefetchIterDataset(
+                    dataset, prefetch_buffer_size=self._ahead
+                )
+            self._iterator = iter(dataset)
+        batch = next(self._iterator)
+        self._step += 1
+        return batch
+
+    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
+        return self
+
+    def __enter__(self) -> MixtureBatches:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops workers and threads; the next batch starts them again."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None and hasattr(iterator, "close"):
+            iterator.close()
+
+    def get_state(self) -> dict[str, Any]:
+        """The number of the next batch, with what decides its content."""
+        return {"step": self._step, **self._identity}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes to the batch of a state.
+
+        Raises:
+          ValueError: the state is of other data: another seed, batch size or mixture.
+        """
+        lines = [
+            f"{name}: the checkpoint has {state.get(name)!r}, this run {value!r}"
+            for name, value in self._identity.items()
+            if state.get(name) != value
+        ]
+        if lines or not isinstance(state.get("step"), int):
+            raise ValueError(
+                "the data is not that of the checkpoint, so its batches would be others: "
+                + ("; ".join(lines) or f"found no step in {dict(state)}")
+            )
+        self.close()
+        self._step = state["step"]
 
 
 class _Indices:

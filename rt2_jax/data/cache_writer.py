@@ -32,7 +32,7 @@ from rt2_jax.data.step import TaskStep
 from rt2_jax.data.task_info import TaskInfo
 
 _PLAN_FILE = "plan.json"
-_LONGEST = 64  # texts that are kept to check lengths before training
+_LONGEST = 1024  # texts that are kept to check lengths before training
 
 
 def cache_task(

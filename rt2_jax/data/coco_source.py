@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import seqio
 import tensorflow as tf
 
+from rt2_jax.data.coco import BoxedThing, load_json, look_up, read_boxes
 from rt2_jax.data.image import shrink
+from rt2_jax.data.places import place_text
 from rt2_jax.data.registration import STEP_FEATURES, data_path
 
 _FIELDS = ("images", "text", "target", "episode", "episode_id")
@@ -26,6 +29,7 @@ def caption_source(
     annotations: str = "captions.json",
     images: str = "images",
     longest_side: int | None = None,
+    split_folders: Sequence[str] = (),
 ) -> seqio.DataSource:
     """Each human caption of each photo; the text is empty.
 
@@ -35,16 +39,18 @@ def caption_source(
       images: the folder of the photos, in the folder.
       longest_side: shrinks larger photos to this many pixels; decoding full ones costs training
         more time than anything else. None keeps them as they are.
+      split_folders: names of splits, each a folder of its own in `folder`; with none of them
+        everything is the split `train`.
     """
 
     def read(root: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
-        data = _load(root / annotations, "images", "annotations")
+        data = load_json(root / annotations, "images", "annotations")
         files = {image["id"]: image["file_name"] for image in data["images"]}
         for caption in data["annotations"]:
-            file = _look_up(files, caption["image_id"], root / annotations, "image_id")
+            file = look_up(files, caption["image_id"], root / annotations, "image_id")
             yield file, "", caption["caption"].strip(), str(caption["id"])
 
-    return _source(folder, images, longest_side, read)
+    return _source(folder, images, longest_side, read, split_folders)
 
 
 def vqa_source(
@@ -55,6 +61,7 @@ def vqa_source(
     images: str = "images",
     file_name: str = "{image_id:012d}.jpg",
     longest_side: int | None = None,
+    split_folders: Sequence[str] = (),
 ) -> seqio.DataSource:
     """Each question about a photo with the answer that most people gave (VQAv2's layout).
 
@@ -65,20 +72,95 @@ def vqa_source(
       images: the folder of the photos, in the folder.
       file_name: of a photo, from its `image_id`.
       longest_side: as in `caption_source`.
+      split_folders: as in `caption_source`.
     """
 
     def read(root: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
         asked = {
             question["question_id"]: question["question"]
-            for question in _load(root / questions, "questions")["questions"]
+            for question in load_json(root / questions, "questions")["questions"]
         }
-        for answer in _load(root / annotations, "annotations")["annotations"]:
+        for answer in load_json(root / annotations, "annotations")["annotations"]:
             number = answer["question_id"]
-            question = _look_up(asked, number, root / annotations, "question_id")
+            question = look_up(asked, number, root / annotations, "question_id")
             file = file_name.format(image_id=answer["image_id"])
             yield file, question, answer["multiple_choice_answer"], str(number)
 
-    return _source(folder, images, longest_side, read)
+    return _source(folder, images, longest_side, read, split_folders)
+
+
+def detection_source(
+    folder: str,
+    *,
+    annotations: str = "instances.json",
+    images: str = "images",
+    longest_side: int | None = None,
+    place_levels: int = 16,
+    most: int = 6,
+    split_folders: Sequence[str] = (),
+) -> seqio.DataSource:
+    """Each photo with the list of its things: `red cube<loc0480><loc0032> blue star<loc...>...`.
+
+    The name comes before its place: written the other way round, small models never found out which
+    is which. Things are sorted by name, then from top to bottom and left to right.
+
+    Args:
+      folder: relative to `data_path`.
+      annotations: COCO's file with `images`, `annotations` and `categories`, in the folder.
+      images: the folder of the photos, in the folder.
+      longest_side: as in `caption_source`.
+      place_levels: see `place_text`.
+      most: how many things are listed, the largest first chosen; photos without any are left out.
+      split_folders: as in `caption_source`.
+    """
+
+    def read(root: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
+        for photo in read_boxes(root / annotations):
+            largest = sorted(photo.things, key=lambda thing: -thing.box[2] * thing.box[3])[:most]
+            things = sorted(largest, key=lambda thing: (thing.name, thing.middle))
+            if things:
+                target = " ".join(_named_place(thing, place_levels) for thing in things)
+                yield photo.file, "", target, str(photo.id)
+
+    return _source(folder, images, longest_side, read, split_folders)
+
+
+def pointing_source(
+    folder: str,
+    *,
+    annotations: str = "instances.json",
+    images: str = "images",
+    longest_side: int | None = None,
+    place_levels: int = 16,
+    split_folders: Sequence[str] = (),
+) -> seqio.DataSource:
+    """A thing of each photo that is the only one of its name, and where it is.
+
+    The text is its name, the target that and the middle of its box: `red cube<loc0480><loc0032>`.
+    Which thing it is depends on the photo's number alone.
+
+    Args:
+      folder: relative to `data_path`.
+      annotations: as in `detection_source`.
+      images: the folder of the photos, in the folder.
+      longest_side: as in `caption_source`.
+      place_levels: see `place_text`.
+      split_folders: as in `caption_source`.
+    """
+
+    def read(root: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
+        for photo in read_boxes(root / annotations):
+            things = photo.unique()
+            if things:
+                thing = things[int(np.random.default_rng(photo.id).integers(len(things)))]
+                yield photo.file, thing.name, _named_place(thing, place_levels), str(photo.id)
+
+    return _source(folder, images, longest_side, read, split_folders)
+
+
+def _named_place(thing: BoxedThing, levels: int) -> str:
+    y, x = (min(max(value, 0.0), 1.0) for value in thing.middle)
+    return f"{thing.name}{place_text(y, x, levels)}"
 
 
 def _source(
@@ -86,12 +168,14 @@ def _source(
     images: str,
     longest_side: int | None,
     read: Callable[[pathlib.Path], Iterator[tuple[str, str, str, str]]],
+    split_folders: Sequence[str],
 ) -> seqio.DataSource:
     def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del split, shuffle_files, seed
-        root = data_path(folder)
+        del shuffle_files, seed
+        root = data_path(folder) / (split if split_folders else "")
         entries = list(read(root))
-        missing = sorted({file for file, *_ in entries if not (root / images / file).is_file()})
+        there = set(os.listdir(root / images)) if (root / images).is_dir() else set()
+        missing = sorted({file for file, *_ in entries} - there)
         if missing:
             raise FileNotFoundError(
                 f"{root / images}: {len(missing)} photos are missing, the first is {missing[0]}"
@@ -112,20 +196,4 @@ def _source(
 
         return tf.data.Dataset.from_generator(steps, output_signature=_SIGNATURE)
 
-    return seqio.FunctionDataSource(dataset, splits=("train",))
-
-
-def _load(path: pathlib.Path, *keys: str) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; set RT2_DATA_DIR to the folder above the data")
-    data = json.loads(path.read_text(encoding="utf-8"))
-    missing = [key for key in keys if key not in data]
-    if missing:
-        raise ValueError(f"{path}: missing keys {missing}, found {sorted(data)}")
-    return data
-
-
-def _look_up(table: Mapping[Any, str], key: Any, path: pathlib.Path, name: str) -> str:
-    if key not in table:
-        raise ValueError(f"{path}: {name} {key} of an annotation is described nowhere")
-    return table[key]
+    return seqio.FunctionDataSource(dataset, splits=tuple(split_folders) or ("train",))

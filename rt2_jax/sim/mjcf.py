@@ -22,12 +22,13 @@ _FRICTION = "0.7 0.01 0.0001"
 _SHAFT_RGBA, _PALM_RGBA, _FINGER_RGBA = ".55 .55 .58 1", ".22 .22 .25 1", ".12 .12 .14 1"
 
 
-def build_model(world: World, scene: Scene) -> mujoco.MjModel:
+def build_model(world: World, scene: Scene, *, robot: bool = True) -> mujoco.MjModel:
     """Compiles the scene: a table, the objects as free bodies and a gripper on a mocap body.
 
     Bodies are called `object_0`.. in the order of `scene.objects`; `hand`, whose origin is the
     gripper's tip, and `target`, the mocap body; cameras `front` (from beyond the table, above),
     `top` and `wrist`; actuators `left` and `right` (metres each finger is open).
+    With `robot=False` there is no gripper, and with it go `wrist` and the actuators.
     """
     root = ElementTree.Element("mujoco", model=f"{world.name}-{scene.skill}-{scene.seed}")
     _add(root, "option", timestep=TIMESTEP, integrator="implicitfast", cone="elliptic", impratio=5)
@@ -38,7 +39,8 @@ def build_model(world: World, scene: Scene) -> mujoco.MjModel:
     assets = {"table.png": table_texture(world.tables[scene.table], _table_random(scene))}
     asset, body = _add(root, "asset"), _add(root, "worldbody")
     _add_surroundings(asset, body, scene)
-    _add_gripper(root, body, scene)
+    if robot:
+        _add_gripper(root, body, scene)
     for index, thing in enumerate(scene.objects):
         _add_object(asset, body, assets, world, thing, index)
     return mujoco.MjModel.from_xml_string(ElementTree.tostring(root, encoding="unicode"), assets)

@@ -66,7 +66,9 @@ def sample_scene(world: World, skill: str, seed: int) -> Scene:
         raise ValueError(f"seed: found {seed}, expected 0 or more")
     stream = np.random.SeedSequence(seed, spawn_key=tuple(skill.encode()))
     random = np.random.Generator(np.random.PCG64(stream))
-    names = _draw_names(world, random)
+    count = int(random.integers(rules.objects[0], rules.objects[1] + 1))
+    cubes = int(random.integers(rules.symbol_cubes[0], rules.symbol_cubes[1] + 1))
+    names = _draw_names(world, random, count, cubes)
     roles = dict(
         zip(SKILL_ROLES[skill], _distinct(random, len(names), len(SKILL_ROLES[skill])), strict=True)
     )
@@ -84,10 +86,7 @@ def sample_scene(world: World, skill: str, seed: int) -> Scene:
             f"world {world.name!r}, skill {skill!r}, seed {seed}: no arrangement of {len(names)} "
             "objects found; make the region larger, or separation or start_distance smaller"
         )
-    objects = tuple(
-        SceneObject(name, shape, colour, symbol, float(x), float(y), _draw_yaw(random, symbol))
-        for (name, shape, colour, symbol), (x, y) in zip(names, places, strict=True)
-    )
+    objects = _place_objects(random, names, places)
     template = limits.templates[int(random.integers(len(limits.templates)))]
     return Scene(
         skill=skill,
@@ -97,14 +96,77 @@ def sample_scene(world: World, skill: str, seed: int) -> Scene:
         instruction=_word(template, objects, roles),
         swapped_instruction=_word(template, objects, _swap(random, len(objects), roles)),
         tip=tip,
-        light=(
+        **_draw_surroundings(world, random),
+    )
+
+
+def sample_still(world: World, seed: int, objects: tuple[int, int], symbols: bool) -> Scene:
+    """Draws a scene to look at: no skill, no robot, and as few objects as one.
+
+    Args:
+      world: the vocabulary.
+      seed: of the scene.
+      objects: the least and the greatest number of them, drawn uniformly.
+      symbols: whether cubes with symbols may be among them.
+
+    Raises:
+      ValueError: numbers out of their range, or no room for so many objects.
+    """
+    most = len(world.colours) * len(world.shapes)
+    if not 1 <= objects[0] <= objects[1] <= most or seed < 0:
+        raise ValueError(
+            f"objects: found {objects[0]} to {objects[1]} (seed {seed}), expected numbers from 1 "
+            f"to {most} and a seed from 0"
+        )
+    stream = np.random.SeedSequence(seed, spawn_key=tuple(b"still"))
+    random = np.random.Generator(np.random.PCG64(stream))
+    rules = world.scene
+    count = int(random.integers(objects[0], objects[1] + 1))
+    cubes = min(count, int(random.integers(rules.symbol_cubes[1] + 1))) if symbols else 0
+    names = _draw_names(world, random, count, cubes)
+    for _ in range(_ATTEMPTS):
+        places = _draw_places(world, random, count)
+        if places is not None:
+            break
+    else:
+        raise ValueError(
+            f"world {world.name!r}, seed {seed}: no arrangement of {count} objects found; draw "
+            "fewer, or make the region larger or the separation smaller"
+        )
+    return Scene(
+        skill="still",
+        seed=seed,
+        objects=_place_objects(random, names, places),
+        roles={},
+        instruction="",
+        swapped_instruction="",
+        tip=(rules.home_x[0], rules.home_y[0], rules.home_z[0]),
+        **_draw_surroundings(world, random),
+    )
+
+
+def _place_objects(
+    random: np.random.Generator,
+    names: list[tuple[str, str, str | None, str | None]],
+    places: np.ndarray,
+) -> tuple[SceneObject, ...]:
+    return tuple(
+        SceneObject(name, shape, colour, symbol, float(x), float(y), _draw_yaw(random, symbol))
+        for (name, shape, colour, symbol), (x, y) in zip(names, places, strict=True)
+    )
+
+
+def _draw_surroundings(world: World, random: np.random.Generator) -> dict[str, Any]:
+    rules = world.scene
+    return {
+        "light": (
             _uniform(random, rules.light_x),
             _uniform(random, rules.light_y),
             _uniform(random, rules.light_z),
         ),
-        table=sorted(world.tables)[int(random.integers(len(world.tables)))],
-        table_seed=int(random.integers(2**31)),
-    )
+        "table": sorted(world.tables)[int(random.integers(len(world.tables)))],
+        "table_seed": int(random.integers(2**31)),
+    }
 
 
 def _uniform(random: np.random.Generator, span: tuple[float, float]) -> float:
@@ -116,11 +178,9 @@ def _distinct(random: np.random.Generator, count: int, how_many: int) -> list[in
 
 
 def _draw_names(
-    world: World, random: np.random.Generator
+    world: World, random: np.random.Generator, count: int, cubes: int
 ) -> list[tuple[str, str, str | None, str | None]]:
     """(name, shape, colour, symbol) of every object: all names differ within a scene."""
-    count = int(random.integers(world.scene.objects[0], world.scene.objects[1] + 1))
-    cubes = int(random.integers(world.scene.symbol_cubes[0], world.scene.symbol_cubes[1] + 1))
     pairs = [(colour, shape) for colour in world.colours for shape in world.shapes]
     symbols = list(world.symbols)
     drawn: list[tuple[str, str, str | None, str | None]] = [

@@ -20,6 +20,7 @@ class Tokenizer:
     It can be pickled, and so be sent to data workers.
 
     Attributes:
+      model: the bytes of the model file.
       hash: SHA-256 of the model file, in hexadecimal; it stands for the vocabulary everywhere.
     """
 
@@ -41,12 +42,12 @@ class Tokenizer:
         except RuntimeError as error:
             raise ValueError(advice) from error
         self._types = piece_types(model)
-        self._model = model
+        self.model = model
         self._name = name
         self.hash = hashlib.sha256(model).hexdigest()
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes, str]]:
-        return Tokenizer, (self._model, self._name)
+        return Tokenizer, (self.model, self._name)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:

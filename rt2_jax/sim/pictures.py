@@ -1,0 +1,372 @@
+"""Pictures of the world's things without a robot, as a folder in COCO's format: small web data."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import mujoco
+import numpy as np
+from PIL import Image
+
+from rt2_jax import __version__
+from rt2_jax.actions.identity import differences
+from rt2_jax.sim.mjcf import build_model
+from rt2_jax.sim.picture_texts import Thing, describe, question_and_answer
+from rt2_jax.sim.render import RenderSettings, make_renderer
+from rt2_jax.sim.scene import Scene, sample_still
+from rt2_jax.sim.world import World, load_world
+
+STYLES = ("front", "mirrored", "moved", "top")
+FOLDER = "rt2_pictures"
+GENERATOR_VERSION = 1  # raise it by one whenever the same settings give other bytes
+VALIDATION_SEED = 1_000_000_000  # added to the seed; no training scene is there
+_SHARD_SCENES = 200
+_INFO, _SHARDS, _IMAGES = "info.json", "shards", "images"
+_LEAST_SIDE = 3.0  # pixels; of what is cut off by the edge, less is not to be named
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureSettings:
+    """What is drawn. Scene i is that of `seed + i`; each gives one picture in every style.
+
+    Attributes:
+      scenes: of the training folder.
+      validation_scenes: of the other; their seeds are far away.
+      seed: of the first scene.
+      objects: the least and the greatest number of things on the table. Scenes of one thing are
+        what lets a small model begin to connect names with what it sees.
+      symbols: whether cubes with letters and digits may be among them. They cannot be read at 64
+        pixels.
+      styles: `front` is what the robot sees; `mirrored` is that, left and right swapped (never with
+        symbols); `moved` is seen from nearby places with another zoom; `top` is from above,
+        without shadows.
+      size: height and width in pixels.
+      world: the vocabulary.
+
+    Raises:
+      ValueError: a number out of its range, or an unknown style.
+    """
+
+    scenes: int = 10_000
+    validation_scenes: int = 500
+    seed: int = 0
+    objects: tuple[int, int] = (1, 6)
+    symbols: bool = False
+    styles: tuple[str, ...] = STYLES
+    size: int = 64
+    world: World = dataclasses.field(default_factory=load_world)
+
+    def __post_init__(self) -> None:
+        unknown = [style for style in self.styles if style not in STYLES]
+        if unknown or not self.styles:
+            raise ValueError(f"styles: found {list(self.styles)}, expected some of {list(STYLES)}")
+        if self.symbols and "mirrored" in self.styles:
+            raise ValueError("styles: symbols cannot be mirrored; leave out the one or the other")
+        if self.scenes < 1 or self.validation_scenes < 0 or not 0 <= self.seed < VALIDATION_SEED:
+            raise ValueError(
+                f"found {self.scenes} scenes, {self.validation_scenes} for validation and seed "
+                f"{self.seed}; expected 1 or more, 0 or more, and 0 to {VALIDATION_SEED - 1}"
+            )
+        sample_still(self.world, self.seed, self.objects, self.symbols)
+        RenderSettings(height=self.size, width=self.size)
+
+    def to_json(self) -> dict[str, Any]:
+        """What decides every byte."""
+        plain = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "world"
+        }
+        return {
+            **json.loads(json.dumps(plain)),
+            "world_hash": self.world.hash,
+            "render": RenderSettings(height=self.size, width=self.size).to_json(),
+            "generator_version": GENERATOR_VERSION,
+            "rt2_jax": __version__,
+        }
+
+
+def draw_pictures(
+    settings: PictureSettings,
+    out: str | pathlib.Path,
+    *,
+    jobs: int | None = None,
+    report: Callable[[int], None] = lambda done: None,
+) -> pathlib.Path:
+    """Draws into `out/rt2_pictures`, or goes on where an earlier call stopped.
+
+    `train/` and `validation/` each hold `images/`, `captions.json` and `instances.json` (COCO),
+    `vqa_questions.json` and `vqa_annotations.json` (VQAv2). The bytes depend on the settings alone.
+    A finished folder is left as it is.
+
+    Args:
+      settings: what to draw.
+      out: a folder; it is made if need be.
+      jobs: how many processes draw; as many as there are processors if absent.
+      report: is told how many scenes are drawn: at the beginning, and after each part.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: pictures of other settings stand there; nothing is changed.
+      OSError: the folder cannot be written.
+    """
+    folder = pathlib.Path(out) / FOLDER
+    _check_settings(folder, settings)
+    parts = [
+        part
+        for split, first, count in (
+            ("train", settings.seed, settings.scenes),
+            ("validation", settings.seed + VALIDATION_SEED, settings.validation_scenes),
+        )
+        for part in _parts(folder / split, first, count)
+    ]
+    missing = [part for part in parts if not part.done()]
+    done = sum(part.count for part in parts) - sum(part.count for part in missing)
+    report(done)
+    if missing:
+        for split in {part.folder for part in missing}:
+            (split / _IMAGES).mkdir(parents=True, exist_ok=True)
+            (split / _SHARDS).mkdir(exist_ok=True)
+        jobs = os.cpu_count() or 1 if jobs is None else jobs
+        with ProcessPoolExecutor(
+            max_workers=max(1, min(jobs, len(missing))),
+            mp_context=multiprocessing.get_context("spawn"),  # a renderer may have started threads
+            initializer=_start_worker,
+            initargs=(settings,),
+        ) as executor:
+            for part in executor.map(_draw_part, missing):
+                done += part.count
+                report(done)
+    for split in {part.folder for part in parts}:
+        if not (split / "instances.json").is_file():
+            _merge([part for part in parts if part.folder == split], settings.world)
+    return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Some scenes of a split; what is known of their pictures is in `file` when all are drawn."""
+
+    folder: pathlib.Path
+    number: int
+    first_scene: int
+    first_image: int
+    seed: int
+    count: int
+
+    @property
+    def file(self) -> pathlib.Path:
+        return self.folder / _SHARDS / f"{self.number:06d}.json"
+
+    def done(self) -> bool:
+        return self.file.is_file() or (self.folder / "instances.json").is_file()
+
+
+def _parts(folder: pathlib.Path, seed: int, count: int) -> Iterator[_Part]:
+    for number, start in enumerate(range(0, count, _SHARD_SCENES)):
+        scenes = min(_SHARD_SCENES, count - start)
+        yield _Part(folder, number, start, start * len(STYLES), seed + start, scenes)
+
+
+def _check_settings(folder: pathlib.Path, settings: PictureSettings) -> None:
+    """Writes the settings beside the pictures, or compares them with those that stand there."""
+    file, ours = folder / _INFO, settings.to_json()
+    if file.is_file():
+        lines = differences(json.loads(file.read_text()), ours)
+        if lines:
+            raise ValueError(
+                f"{folder} holds pictures of other settings ({'; '.join(lines)}); choose another "
+                "folder, or delete this one"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something else, and no {_INFO}; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(file, ours)
+
+
+class _Artist:
+    """Draws scenes; keep it, for renderers are slow to make."""
+
+    def __init__(self, settings: PictureSettings) -> None:
+        self._settings = settings
+        size = settings.size
+        self._renderer = make_renderer(RenderSettings(height=size, width=size))
+        self._flat = make_renderer(RenderSettings(height=size, width=size, shadows=False))
+
+    def draw(self, seed: int) -> Iterator[tuple[str, np.ndarray, list[Thing]]]:
+        """(style, uint8 [size, size, 3], what is to be seen) for each style."""
+        settings = self._settings
+        scene = sample_still(settings.world, seed, settings.objects, settings.symbols)
+        model = build_model(settings.world, scene, robot=False)
+        data = mujoco.MjData(model)
+        random = np.random.default_rng((seed, 1))
+        for style in settings.styles:
+            camera = "top" if style == "top" else "front"
+            number = model.camera(camera).id
+            before = model.cam_pos[number].copy(), model.cam_fovy[number].copy()
+            if style == "moved":
+                model.cam_pos[number] += random.uniform(-0.03, 0.03, 3)
+                model.cam_fovy[number] *= random.uniform(0.85, 1.1)
+            mujoco.mj_forward(model, data)
+            renderer = self._flat if style == "top" else self._renderer
+            renderer.load(model)
+            image = renderer.render(data, camera)
+            things = _things(model, data, scene, camera, settings.size)
+            if style == "mirrored":
+                image = image[:, ::-1]
+                things = [thing.mirrored(settings.size) for thing in things]
+            model.cam_pos[number], model.cam_fovy[number] = before
+            yield style, image, things
+
+
+def _things(
+    model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, camera: str, size: int
+) -> list[Thing]:
+    """The objects whose middle is in the picture, with their boxes in pixels."""
+    view = data.camera(camera)
+    focal = size / 2 / math.tan(math.radians(model.camera(camera).fovy[0]) / 2)
+    things = []
+    for index, thing in enumerate(scene.objects):
+        corners = (_corners(model, data, index) - view.xpos) @ view.xmat.reshape(3, 3)
+        columns = size / 2 + focal * corners[:, 0] / -corners[:, 2]
+        rows = size / 2 - focal * corners[:, 1] / -corners[:, 2]
+        left, right = np.clip((columns.min(), columns.max()), 0, size)
+        top, bottom = np.clip((rows.min(), rows.max()), 0, size)
+        middle = (columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2
+        whole = min(right - left, bottom - top) >= _LEAST_SIDE
+        if whole and 0 <= min(middle) and max(middle) < size:
+            box = tuple(round(float(v), 2) for v in (left, top, right - left, bottom - top))
+            things.append(Thing(thing.name, thing.shape, thing.colour, box))  # type: ignore[arg-type]
+    return things
+
+
+def _corners(model: mujoco.MjModel, data: mujoco.MjData, index: int) -> np.ndarray:
+    """All corners of an object, float [n, 3], metres."""
+    geom = int(model.body(f"object_{index}").geomadr[0])
+    mesh = int(model.geom_dataid[geom])
+    if mesh >= 0:
+        begin = model.mesh_vertadr[mesh]
+        points = model.mesh_vert[begin : begin + model.mesh_vertnum[mesh]]
+    else:
+        points = np.array(list(itertools.product((-1, 1), repeat=3))) * model.geom_size[geom]
+    return points @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
+
+
+_artist: _Artist  # one in each worker process
+
+
+def _start_worker(settings: PictureSettings) -> None:
+    global _artist
+    _artist = _Artist(settings)
+
+
+def _draw_part(part: _Part) -> _Part:
+    entries = []
+    image_id = part.first_image
+    for offset in range(part.count):
+        for style, image, things in _artist.draw(part.seed + offset):
+            random = np.random.default_rng((part.seed + offset, 2, STYLES.index(style)))
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "JPEG", quality=95, subsampling=0)
+            (part.folder / _IMAGES / _file_name(image_id)).write_bytes(file.getvalue())
+            size = len(image)
+            question, answer = question_and_answer(things, size, _artist._settings.world, random)
+            entries.append(
+                {
+                    "id": image_id,
+                    "scene": part.seed + offset,
+                    "style": style,
+                    "size": size,
+                    "things": [dataclasses.asdict(thing) for thing in things],
+                    "caption": describe(things, size, random),
+                    "question": question,
+                    "answer": answer,
+                }
+            )
+            image_id += 1
+    _write(part.file, entries)
+    return part
+
+
+def _file_name(image_id: int) -> str:
+    return f"{image_id:012d}.jpg"
+
+
+def _merge(parts: Sequence[_Part], world: World) -> None:
+    """Makes COCO's and VQAv2's files of what the parts know; `instances.json` comes last."""
+    folder = parts[0].folder
+    names = [f"{colour} {shape}" for colour in world.colours for shape in world.shapes]
+    names += [f"{symbol} cube" for symbol in world.symbols]
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
+    number = {name: i + 1 for i, name in enumerate(names)}
+    images: list[Mapping[str, Any]] = []
+    captions: list[Mapping[str, Any]] = []
+    boxes: list[Mapping[str, Any]] = []
+    questions: list[Mapping[str, Any]] = []
+    answers: list[Mapping[str, Any]] = []
+    for part in parts:
+        for entry in json.loads(part.file.read_text()):
+            image = entry["id"]
+            images.append(
+                {
+                    "id": image,
+                    "file_name": _file_name(image),
+                    "height": entry["size"],
+                    "width": entry["size"],
+                    "scene": entry["scene"],
+                    "style": entry["style"],
+                }
+            )
+            captions.append({"id": image, "image_id": image, "caption": entry["caption"]})
+            questions.append(
+                {"question_id": image, "image_id": image, "question": entry["question"]}
+            )
+            answers.append(
+                {
+                    "question_id": image,
+                    "image_id": image,
+                    "multiple_choice_answer": entry["answer"],
+                    "answers": [{"answer": entry["answer"], "answer_id": 1}],
+                }
+            )
+            for thing in entry["things"]:
+                boxes.append(
+                    {
+                        "id": len(boxes) + 1,
+                        "image_id": image,
+                        "category_id": number[thing["name"]],
+                        "bbox": thing["box"],
+                        "area": round(thing["box"][2] * thing["box"][3], 2),
+                        "iscrowd": 0,
+                    }
+                )
+    _write(folder / "captions.json", {"images": images, "annotations": captions})
+    _write(folder / "vqa_questions.json", {"questions": questions})
+    _write(folder / "vqa_annotations.json", {"annotations": answers})
+    _write(
+        folder / "instances.json",
+        {"images": images, "categories": categories, "annotations": boxes},
+    )
+    for part in parts:
+        part.file.unlink()
+    (folder / _SHARDS).rmdir()
+
+
+def _write(path: pathlib.Path, data: Any) -> None:
+    """A file that is there whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
+    unfinished.replace(path)

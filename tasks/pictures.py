@@ -1,0 +1,28 @@
+"""Pictures of the table-top world's things, drawn with `rt2 sim pictures --out DATA_DIR`."""
+
+from __future__ import annotations
+
+from rt2_jax.data.coco_source import (
+    caption_source,
+    detection_source,
+    pointing_source,
+    vqa_source,
+)
+from rt2_jax.data.registration import web_task
+from rt2_jax.sim.pictures import FOLDER
+from rt2_jax.tasks.photos import CAPTION_PROMPT, DETECTION_PROMPT, POINTING_PROMPT, VQA_PROMPT
+
+SPLITS = ("train", "validation")
+
+for _name, _source, _prompt, _file in (
+    ("captions", caption_source, CAPTION_PROMPT, "captions.json"),
+    ("vqa", vqa_source, VQA_PROMPT, "vqa_annotations.json"),
+    ("detection", detection_source, DETECTION_PROMPT, "instances.json"),
+    ("pointing", pointing_source, POINTING_PROMPT, "instances.json"),
+):
+    web_task(
+        f"rt2_pictures_{_name}",
+        _source(FOLDER, split_folders=SPLITS),
+        prompt=_prompt,
+        read_from=f"{FOLDER}/train/{_file}",
+    )
