@@ -44,6 +44,8 @@ class Verb:
 
 VERBS = {
     "data": Verb("tasks and mixtures: list, show tokens, cache, resolve", "data,sim"),
+    "train": Verb("trains what gin files describe", "train"),
+    "eval": Verb("policies on recorded steps, on pictures, in closed loop", "train,eval,sim"),
     "sim": Verb("the table-top world: list, record demonstrations, roll out policies", "sim,data"),
 }
 

@@ -34,14 +34,16 @@ class ExampleSums:
     Attributes:
       cross_entropy: weighted, without the z-loss.
       z_loss: weighted.
-      correct: weight of the targets that have the largest logit.
+      correct: accuracy weight of the targets that have the largest logit.
       weight: of the targets.
+      accuracy_weight: of the targets that count in the accuracy; without such weights, `weight`.
     """
 
     cross_entropy: jax.Array
     z_loss: jax.Array
     correct: jax.Array
     weight: jax.Array
+    accuracy_weight: jax.Array
 
 
 def token_cross_entropy(
@@ -81,15 +83,19 @@ def example_sums(
     weights: jax.Array,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
+    accuracy_weights: jax.Array | None = None,
 ) -> ExampleSums:
     """Logits float [B, L, vocab], targets int32 [B, L], weights float32 [B, L] -> sums [B]."""
+    if accuracy_weights is None:
+        accuracy_weights = weights
     cross_entropy, z = token_cross_entropy(logits, targets, z_loss, label_smoothing)
     correct = jnp.argmax(logits, axis=-1) == targets
     return ExampleSums(
         cross_entropy=jnp.sum(cross_entropy * weights, axis=1),
         z_loss=jnp.sum(z * weights, axis=1),
-        correct=jnp.sum(correct * weights, axis=1),
+        correct=jnp.sum(correct * accuracy_weights, axis=1),
         weight=jnp.sum(weights, axis=1),
+        accuracy_weight=jnp.sum(accuracy_weights, axis=1),
     )
 
 
@@ -133,7 +139,7 @@ def base_metrics(sums: ExampleSums, targets: jax.Array) -> dict[str, MetricSum]:
     z_loss, cross_entropy = jnp.sum(sums.z_loss), jnp.sum(sums.cross_entropy)
     loss = cross_entropy + z_loss
     return {
-        "accuracy": MetricSum(jnp.sum(sums.correct), jnp.sum(sums.weight)),
+        "accuracy": MetricSum(jnp.sum(sums.correct), jnp.sum(sums.accuracy_weight)),
         "loss": MetricSum(loss, one),
         "loss_per_nonpadding_target_token": MetricSum(loss, real),
         "loss_per_all_target_tokens": MetricSum(loss, total),

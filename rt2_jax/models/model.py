@@ -122,13 +122,18 @@ class VisionLanguageModel:
     def example_sums(
         self, params: Params, batch: Batch, dropout_rng: jax.Array | None = None
     ) -> ExampleSums:
-        """The parts of the loss of every example, [B]: for accumulation and for each source."""
+        """The parts of the loss of every example, [B]: for accumulation and for each source.
+
+        The batch may have `decoder_accuracy_weights`, float32 [B, L_out]: what counts in `correct`
+        where that is not what counts in the loss.
+        """
         return example_sums(
             self._compute_logits(params, batch, dropout_rng),
             batch["decoder_target_tokens"],
             batch["decoder_loss_weights"],
             self.z_loss,
             self.label_smoothing,
+            batch.get("decoder_accuracy_weights"),
         )
 
     def score_batch(self, params: Params, batch: Batch) -> jax.Array:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 from rt2_jax.training.train_state import TrainState
 
 PREFIX = "checkpoint"
-STATE, DATASET, DESCRIPTION = "state", "dataset", "rt2"
+STATE, DATASET, DESCRIPTION, PARAMS = "state", "dataset", "rt2", "params"
 
 
 class Checkpoints:
@@ -115,13 +117,15 @@ class Checkpoints:
 
 
 def checkpoint_path(path: pathlib.Path) -> pathlib.Path:
-    """The absolute path of a whole checkpoint.
+    """The absolute path of a whole checkpoint: a run's, or one that holds parameters alone.
 
     Raises:
       FileNotFoundError: it is no checkpoint, or not a whole one.
     """
     path = path.absolute()
     missing = [name for name in (STATE, DESCRIPTION) if not (path / name).is_dir()]
+    if STATE in missing and (path / PARAMS).is_dir():
+        missing.remove(STATE)
     if missing:
         there = sorted(each.name for each in path.parent.glob(f"{PREFIX}_*"))
         raise FileNotFoundError(
@@ -129,6 +133,26 @@ def checkpoint_path(path: pathlib.Path) -> pathlib.Path:
             f"{', '.join(there) or 'no checkpoints'}"
         )
     return path
+
+
+def latest_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
+    """A checkpoint directory itself, or the latest whole checkpoint of a run's directory.
+
+    Raises:
+      FileNotFoundError: it is neither.
+    """
+    path = pathlib.Path(path).absolute()
+    if re.fullmatch(rf"{PREFIX}_\d+", path.name) or (path / DESCRIPTION).is_dir():
+        return checkpoint_path(path)
+    steps = []
+    for each in path.glob(f"{PREFIX}_*"):
+        number = each.name.removeprefix(f"{PREFIX}_")
+        if number.isdigit() and (each / DESCRIPTION).is_dir():
+            steps.append(int(number))
+    if not steps:
+        what = "holds no whole checkpoint_<step>" if path.is_dir() else "is no directory"
+        raise FileNotFoundError(f"{path}: no checkpoint and no run: it {what}")
+    return checkpoint_path(path / f"{PREFIX}_{max(steps)}")
 
 
 def read_description(checkpoint: pathlib.Path) -> dict[str, Any]:
@@ -152,17 +176,71 @@ def restore_params(checkpoint: pathlib.Path, abstract: Any) -> Any:
       FileNotFoundError: it is no checkpoint, or not a whole one.
       ValueError: it is damaged, or holds other weights than `abstract`.
     """
-    return _restore_tree(checkpoint_path(checkpoint), {"target": abstract})["target"]
+    path = checkpoint_path(checkpoint)
+    if (path / PARAMS).is_dir():
+        return _restore_tree(path, abstract, PARAMS)
+    return _restore_tree(path, {"target": abstract})["target"]
 
 
-def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any]) -> Any:
-    """The part of the item `state` that `abstract` names; whole in its top-level keys."""
-    folder = path / STATE
+def export_params(
+    checkpoint: pathlib.Path, directory: pathlib.Path, dtype: str | None = None
+) -> pathlib.Path:
+    """Writes a checkpoint of parameters and description alone: all that serving reads.
+
+    Args:
+      checkpoint: a `checkpoint_<step>` directory.
+      directory: gets a directory of the same name.
+      dtype: of the parameters in the file, e.g. `bfloat16`; None keeps them as they are.
+
+    Returns:
+      The new checkpoint's path.
+
+    Raises:
+      FileExistsError: it is there already.
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: it is damaged.
+    """
+    source = checkpoint_path(checkpoint)
+    target = directory.absolute() / source.name
+    if target.exists():
+        raise FileExistsError(f"{target} exists already; nothing was written")
+    item = PARAMS if (source / PARAMS).is_dir() else STATE
     with ocp.PyTreeCheckpointer() as checkpointer:
-        try:
-            metadata = checkpointer.metadata(folder).item_metadata.tree
-        except Exception as error:  # Orbax, TensorStore and JSON have no error in common.
-            raise _damaged(path, error) from error
+        metadata = _metadata(checkpointer, source, item)
+        metadata = metadata if item == PARAMS else metadata["target"]
+    # On one device, whichever mesh saved it.
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), metadata
+    )
+    params = restore_params(source, abstract)
+    if dtype is not None:
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(
+            target,
+            ocp.args.Composite(
+                **{
+                    PARAMS: ocp.args.PyTreeSave(params),
+                    DESCRIPTION: ocp.args.JsonSave(read_description(source)),
+                }
+            ),
+        )
+    return target
+
+
+def _metadata(checkpointer: Any, path: pathlib.Path, item: str) -> Any:
+    try:
+        return checkpointer.metadata(path / item).item_metadata.tree
+    except Exception as error:  # Orbax, TensorStore and JSON have no error in common.
+        raise _damaged(path, error) from error
+
+
+def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = STATE) -> Any:
+    """The part of an item that `abstract` names; whole in its top-level keys."""
+    folder = path / item
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        metadata = _metadata(checkpointer, path, item)
         _check_weights(path, {name: metadata.get(name, {}) for name in abstract}, abstract)
         try:
             return checkpointer.restore(

@@ -7,9 +7,14 @@ import os
 import pathlib
 import socket
 import struct
+import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
 from typing import Protocol
+
+from rich.progress import BarColumn, Progress, TextColumn
 
 from rt2_jax.data.tfrecord import framed
 
@@ -75,14 +80,54 @@ class TensorBoardLog:
 
 
 class TerminalLog:
-    """One plain line."""
+    """A line for people: on a terminal one that is rewritten, with a bar; else plain lines."""
 
-    def __init__(self, total_steps: int) -> None:
-        self._total_steps = total_steps
+    def __init__(self, total_steps: int, start_step: int = 0) -> None:
+        self._total, self._start = total_steps, start_step
+        self._begin = time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stdout.isatty():
+            self._bar = Progress(
+                BarColumn(bar_width=20), TextColumn("{task.description}", markup=False)
+            )
+            self._task = self._bar.add_task("compiling", total=total_steps, completed=start_step)
+
+    def __enter__(self) -> TerminalLog:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        shown = "  ".join(f"{name} {number:.4g}" for name, number in numbers.items())
-        print(f"step {step}/{self._total_steps}  {shown}", flush=True)
+        seconds = (time.monotonic() - self._begin) / (step - self._start) * (self._total - step)
+        shown = (
+            f"step {step}/{self._total}  {_shown(numbers)}  left {timedelta(seconds=int(seconds))}"
+        )
+        if self._bar is None:
+            print(shown, flush=True)
+        else:
+            self._bar.update(self._task, completed=step, description=shown)
+
+
+def _shown(numbers: Mapping[str, float]) -> str:
+    parts = [f"{name} {numbers[name]:.4f}" for name in ("loss",) if name in numbers]
+    parts += [f"{name} {100 * numbers[name]:.1f} %" for name in ("accuracy",) if name in numbers]
+    if numbers.get("skipped_steps"):
+        parts.append(f"SKIPPED {numbers['skipped_steps']:.0f} steps that were not finite")
+    parts += [
+        f"{1000 * numbers['seconds_per_step']:.1f} ms/step",
+        f"{numbers['examples_per_second']:.0f} examples/s",
+        f"data wait {100 * numbers['data_wait']:.0f} %",
+    ]
+    return "  ".join(parts)
 
 
 def _varint(field: int, value: int) -> bytes:

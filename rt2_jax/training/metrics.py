@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
@@ -12,21 +13,66 @@ from flax import struct
 from rt2_jax.models.losses import ExampleSums
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class SourceRules:
+    """What counts of the examples of each source (task of the mixture).
+
+    Attributes:
+      names: of the sources, by their id.
+      loss_weights: what the loss of a source's examples is multiplied by, float [S]; None for 1.
+      accuracy_positions: bool [S, L_out], which weighted targets count in a source's accuracy; None
+        for all. Those of a robot are the action tokens without `terminate`, which is nearly always
+        the same, and without the end, which always is.
+
+    Raises:
+      ValueError: another number of weights or rows, or a weight that is negative or not finite.
+    """
+
+    names: tuple[str, ...]
+    loss_weights: np.ndarray | None = None
+    accuracy_positions: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("loss_weights", "accuracy_positions"):
+            rows = getattr(self, name)
+            if rows is not None and len(rows) != len(self.names):
+                raise ValueError(
+                    f"SourceRules.{name}: found {len(rows)} for {len(self.names)} sources: "
+                    f"{', '.join(self.names)}"
+                )
+        weights = np.ones(0) if self.loss_weights is None else self.loss_weights
+        if not np.all(np.isfinite(weights) & (weights >= 0)):
+            raise ValueError(
+                f"SourceRules.loss_weights: found {weights.tolist()}, expected finite, from 0"
+            )
+
+    def apply(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The batch with weighted losses and `decoder_accuracy_weights`."""
+        source, weights = batch["source_id"], batch["decoder_loss_weights"]
+        counts = (weights > 0).astype(jnp.float32)
+        if self.accuracy_positions is not None:
+            counts *= jnp.asarray(self.accuracy_positions)[source]
+        if self.loss_weights is not None:
+            weights *= jnp.asarray(self.loss_weights, jnp.float32)[source][:, None]
+        return {**batch, "decoder_loss_weights": weights, "decoder_accuracy_weights": counts}
+
+
 @struct.dataclass
 class SourceSums:
     """Sums over the examples of each source (task of the mixture), float32 [S].
 
     Attributes:
       loss: weighted cross-entropy and z-loss.
-      correct: weight of the targets predicted right.
-      weight: of the targets. In a robot source the weighted targets are the action tokens and the
-        end, so `correct / weight` is its action-token accuracy.
+      correct: accuracy weight of the targets predicted right.
+      weight: of the targets.
+      accuracy_weight: of the targets that count in the accuracy, see `SourceRules`.
       examples: how many.
     """
 
     loss: jax.Array
     correct: jax.Array
     weight: jax.Array
+    accuracy_weight: jax.Array
     examples: jax.Array
 
     @classmethod
@@ -40,6 +86,7 @@ class SourceSums:
             loss=add(sums.cross_entropy + sums.z_loss),
             correct=add(sums.correct),
             weight=add(sums.weight),
+            accuracy_weight=add(sums.accuracy_weight),
             examples=add(jnp.ones_like(sums.weight)),
         )
 
@@ -76,7 +123,8 @@ def summarize(steps: Iterable[StepMetrics], sources: Sequence[str]) -> dict[str,
     Returns:
       `loss`, `gradient_norm` and `learning_rate`, means over the steps; `skipped_steps`;
       `accuracy`, and for each source `<source>/loss` (per unit of target weight),
-      `<source>/accuracy` and `<source>/examples`.
+      `<source>/accuracy` (teacher-forced, of the targets that count, see `SourceRules`) and
+      `<source>/examples`.
     """
     steps = list(steps)
     taken = [step for step in steps if not step.skipped]
@@ -87,13 +135,13 @@ def summarize(steps: Iterable[StepMetrics], sources: Sequence[str]) -> dict[str,
         numbers[name] = float(np.mean([getattr(step, name) for step in taken], dtype=np.float64))
     sums = {
         name: np.stack([getattr(step.sources, name) for step in taken]).sum(0, dtype=np.float64)
-        for name in ("loss", "correct", "weight", "examples")
+        for name in ("loss", "correct", "weight", "accuracy_weight", "examples")
     }
-    numbers["accuracy"] = _ratio(sums["correct"].sum(), sums["weight"].sum())
+    numbers["accuracy"] = _ratio(sums["correct"].sum(), sums["accuracy_weight"].sum())
     for i, source in enumerate(sources):
         if sums["examples"][i]:
             numbers[f"{source}/loss"] = _ratio(sums["loss"][i], sums["weight"][i])
-            numbers[f"{source}/accuracy"] = _ratio(sums["correct"][i], sums["weight"][i])
+            numbers[f"{source}/accuracy"] = _ratio(sums["correct"][i], sums["accuracy_weight"][i])
             numbers[f"{source}/examples"] = float(sums["examples"][i])
     return numbers
 

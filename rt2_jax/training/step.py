@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from rt2_jax.models.losses import normalize_weights
-from rt2_jax.training.metrics import SourceSums, StepMetrics
+from rt2_jax.training.metrics import SourceRules, SourceSums, StepMetrics
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.train_state import Model, TrainState, TrainStateInitializer
 
@@ -52,12 +52,13 @@ def make_train_step(
     initializer: TrainStateInitializer,
     partitioner: Partitioner,
     learning_rate: Callable[[jax.Array], jax.Array],
-    num_sources: int,
+    rules: SourceRules,
     config: StepConfig = StepConfig(),
 ) -> TrainStep:
     """The compiled step: (state, global batch, the run's key) -> (new state, metrics).
 
-    The loss is the sum over all weighted targets divided once: by the sum of their weights, or by
+    `rules` say what counts of the examples of each source. The loss is the sum over all weighted
+    targets divided once: by the sum of their weights, or by
     what the model's `loss_normalizing_factor` says of the whole batch. (T5X divides within every
     microbatch and adds up, which multiplies gradients by up to their number.) The key of a step's
     dropout is a function of the run's key and the step. A step whose loss or gradient is not finite
@@ -71,7 +72,7 @@ def make_train_step(
         def summed_loss(params: Any) -> tuple[jax.Array, SourceSums]:
             sums = model.example_sums(params, batch, rng)
             loss = jnp.sum(sums.cross_entropy + sums.z_loss)
-            return loss, SourceSums.of(sums, batch["source_id"], num_sources)
+            return loss, SourceSums.of(sums, batch["source_id"], len(rules.names))
 
         (loss, sources), grads = jax.value_and_grad(summed_loss, has_aux=True)(params)
         return grads, loss, sources
@@ -94,6 +95,7 @@ def make_train_step(
         return jax.lax.scan(add, zeros, parts)[0]
 
     def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, StepMetrics]:
+        batch = rules.apply(batch)
         weights, divisor = normalize_weights(model.loss_normalizing_factor, batch)
         if model.loss_normalizing_factor is None:
             divisor = jnp.sum(weights)

@@ -81,6 +81,18 @@ def test_every_start_has_an_event_file_of_its_own(tmp_path):
     assert [len(list(read_records(file))) for file in files] == [3, 3]
 
 
-def test_the_terminal_gets_one_line(capsys):
-    TerminalLog(100).write(20, {"loss": 1.23456, "skipped_steps": 0.0})
-    assert capsys.readouterr().out == "step 20/100  loss 1.235  skipped_steps 0\n"
+NUMBERS = {"seconds_per_step": 0.0123, "examples_per_second": 2600.4, "data_wait": 0.031}
+
+
+def test_a_log_file_gets_one_line_for_people(capsys):
+    log = TerminalLog(100, 10)
+    log.write(20, {"loss": 1.23456, "accuracy": 0.912, "skipped_steps": 0.0, **NUMBERS})
+    assert capsys.readouterr().out == (
+        "step 20/100  loss 1.2346  accuracy 91.2 %  12.3 ms/step  2600 examples/s  data wait 3 %  "
+        "left 0:00:00\n"
+    )
+
+
+def test_skipped_steps_are_told_loudly(capsys):
+    TerminalLog(100).write(20, {"skipped_steps": 3.0, **NUMBERS})
+    assert "SKIPPED 3 steps that were not finite" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from rt2_jax.training.metrics import SourceSums, StepMetrics, summarize
 def measured(loss, source_id, cross_entropy, correct, weight, skipped=False):
     zeros = jnp.zeros(len(source_id))
     sums = ExampleSums(
-        *(jnp.asarray(x, jnp.float32) for x in (cross_entropy, zeros, correct, weight))
+        *(jnp.asarray(x, jnp.float32) for x in (cross_entropy, zeros, correct, weight, weight))
     )
     sources = SourceSums.of(sums, jnp.asarray(source_id), 3)
     return StepMetrics(

@@ -10,11 +10,13 @@ from flax.linen.partitioning import AxisMetadata
 
 from rt2_jax.models.losses import example_sums
 from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.optimizers import AdamW
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig, make_train_step
 from rt2_jax.training.train_state import train_state_initializer
 
+RULES = SourceRules(("robot", "web"))
 RATE = LearningRate(factors="constant", base_learning_rate=0.01)
 WHOLE = StepConfig()
 MESHES = {
@@ -47,14 +49,17 @@ class Bigrams:
         x = params["embedding"][batch["decoder_input_tokens"]]
         x += params["embedding"][batch["encoder_input_tokens"]].mean(1, keepdims=True)
         targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
-        return example_sums(x @ params["kernel"], targets, weights, z_loss=1e-3)
+        counts = batch["decoder_accuracy_weights"]
+        return example_sums(x @ params["kernel"], targets, weights, 1e-3, accuracy_weights=counts)
 
 
-def steps(model, partitioner, batches, count=2, config=WHOLE, change=lambda batch: batch):
+def steps(
+    model, partitioner, batches, count=2, config=WHOLE, change=lambda batch: batch, rules=RULES
+):
     """The state after some steps, from the same beginning, and their metrics."""
     config.check_batch_size(batches.batch_size, partitioner)
     initializer = train_state_initializer(model, partitioner, *batches.shapes_and_types())
-    step = make_train_step(model, initializer, partitioner, RATE, 2, config)
+    step = make_train_step(model, initializer, partitioner, RATE, rules, config)
     state, metrics = initializer.init(jax.random.key(1)), []
     for _ in range(count):
         batch = partitioner.to_devices(change(next(batches)))
@@ -143,7 +148,7 @@ def test_a_gradient_longer_than_clip_norm_is_cut_to_it(tiny):
 def test_a_step_that_is_not_finite_changes_nothing_but_the_step(optimizer, tiny):
     model, partitioner, data = Bigrams(optimizer), tiny.make_partitioner(), tiny.Batches()
     initializer = train_state_initializer(model, partitioner, *data.shapes_and_types())
-    step = make_train_step(model, initializer, partitioner, RATE, 2)
+    step = make_train_step(model, initializer, partitioner, RATE, RULES)
     before = jax.device_get(initializer.init(jax.random.key(1)))
     bad = next(data)
     bad["decoder_loss_weights"][0, 0] = np.nan
@@ -210,3 +215,61 @@ def test_the_state_dict_has_the_layout_of_t5x(tiny):
     assert saved["state"]["step"].dtype == jnp.int32
     restored = initializer.abstract.restore_state(saved)
     assert jax.tree.structure(restored) == jax.tree.structure(initializer.abstract)
+
+
+def test_a_source_of_weight_zero_teaches_nothing_and_one_of_weight_two_counts_twice(tiny):
+    def change(rows):
+        def keep(batch):
+            weights = batch["decoder_loss_weights"] * rows[batch["source_id"]][:, None]
+            return {**batch, "decoder_loss_weights": weights.astype(np.float32)}
+
+        return keep
+
+    partitioner = tiny.make_partitioner()
+    for weights in (np.array([0.0, 1.0]), np.array([2.0, 1.0])):
+        rules = SourceRules(RULES.names, weights)
+        for config in (WHOLE, dataclasses.replace(WHOLE, num_microbatches=4)):
+            found = steps(Bigrams(AdamW()), partitioner, tiny.Batches(), 2, config, rules=rules)
+            expected = steps(
+                Bigrams(AdamW()), partitioner, tiny.Batches(), 2, config, change(weights)
+            )
+            assert_same(found[0].params, expected[0].params, rtol=1e-5, atol=1e-6)
+
+
+def test_the_accuracy_of_a_source_is_that_of_the_positions_that_count(tiny):
+    length = next(tiny.Batches())["decoder_target_tokens"].shape[1]
+    positions = np.ones((2, length), bool)
+    positions[0, 0] = False
+
+    def everywhere_but_first(batch):
+        weights = batch["decoder_loss_weights"].copy()
+        weights[batch["source_id"] == 0, 0] = 0
+        return {**batch, "decoder_loss_weights": weights}
+
+    _, found = steps(
+        Bigrams(AdamW()),
+        tiny.make_partitioner(),
+        tiny.Batches(),
+        1,
+        rules=SourceRules(RULES.names, accuracy_positions=positions),
+    )
+    _, expected = steps(
+        Bigrams(AdamW()), tiny.make_partitioner(), tiny.Batches(), 1, change=everywhere_but_first
+    )
+    sums, expected_sums = found[0].sources, expected[0].sources
+    np.testing.assert_allclose(sums.correct, expected_sums.correct)
+    np.testing.assert_allclose(sums.accuracy_weight, expected_sums.accuracy_weight)
+    assert sums.weight[0] > sums.accuracy_weight[0]
+
+
+@pytest.mark.parametrize(
+    "rules, message",
+    [
+        ({"loss_weights": np.ones(3)}, "loss_weights: found 3 for 2 sources: robot, web"),
+        ({"accuracy_positions": np.ones((1, 4), bool)}, "accuracy_positions: found 1 for 2"),
+        ({"loss_weights": np.array([1.0, -1.0])}, "expected finite, from 0"),
+    ],
+)
+def test_rules_that_do_not_fit_the_sources_are_refused(rules, message):
+    with pytest.raises(ValueError, match=message):
+        SourceRules(("robot", "web"), **rules)

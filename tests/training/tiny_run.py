@@ -18,6 +18,7 @@ from rt2_jax.training.checkpoints import Checkpoints
 from rt2_jax.training.logs import JsonlLog
 from rt2_jax.training.loop import LoopConfig, restore_or_init, train
 from rt2_jax.training.mesh import MeshShape, make_mesh
+from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import make_train_step
@@ -102,7 +103,7 @@ class Compiled:
         )
         rate = LearningRate(base_learning_rate=0.1, warmup_steps=4)
         self.step = make_train_step(
-            model, self.initializer, self.partitioner, rate, num_sources=len(SOURCES)
+            model, self.initializer, self.partitioner, rate, SourceRules(tuple(SOURCES))
         )
 
     def run(self, directory, total_steps, batches=None, logs=(), **config):

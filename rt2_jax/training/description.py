@@ -1,0 +1,268 @@
+"""What a checkpoint says about itself: all that evaluation and serving need, as plain JSON."""
+
+from __future__ import annotations
+
+import base64
+import io
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rt2_jax import __version__
+from rt2_jax.actions.binning import codec_from_json
+from rt2_jax.actions.codec import ActionCodec
+from rt2_jax.actions.identity import check_keys, differences
+from rt2_jax.actions.tokens import ActionTokens
+from rt2_jax.actions.vocabulary import ActionVocabulary
+from rt2_jax.data.image import decode_image
+from rt2_jax.data.manifest import Manifest
+from rt2_jax.data.model_inputs import InputSpec, ModelInputs
+from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
+from rt2_jax.models.config import VisionLanguageConfig, config_from_json, config_to_json
+from rt2_jax.training.checkpoints import read_description
+
+VERSION = 1
+_KEYS = (
+    "version",
+    "code_version",
+    "model",
+    "inputs",
+    "vocabulary",
+    "codec",
+    "action_vocabulary",
+    "mixture",
+    "seed",
+    "global_batch_size",
+    "example_input",
+)
+_ENCODER_FEATURES = ("images", "image_mask", "encoder_input_tokens")
+# What may differ between a run and the checkpoint that it goes on from.
+_OWN = ("code_version", "example_input")
+
+
+@dataclass(frozen=True, eq=False)
+class RunDescription:
+    """The item `rt2` of a checkpoint; with the weights it is all that a policy is made of.
+
+    Attributes:
+      model: the shape of the weights.
+      inputs: shapes of the features, and what is done to pictures.
+      tokenizer: the vocabulary. A built-in one stands in the JSON by its hash, others as a whole.
+      manifest: of the mixture: tasks, prompts, shares, action spaces, statistics.
+      codec: how actions are written; None for a mixture without robots.
+      action_vocabulary: the tokens that they are written in; None with `codec`.
+      seed: of the data's order and augmentation.
+      global_batch_size: in examples.
+      example_input: what the encoder reads of one example: images uint8 [N, H, W, 3], image_mask
+        bool [N], encoder_input_tokens int32 [L_in].
+      code_version: of the package that trained.
+
+    Raises:
+      ValueError: the parts do not belong together, or a mixture with robots has no codec.
+    """
+
+    model: VisionLanguageConfig
+    inputs: InputSpec
+    tokenizer: Tokenizer
+    manifest: Manifest
+    codec: ActionCodec | None
+    action_vocabulary: ActionVocabulary | None
+    seed: int
+    global_batch_size: int
+    example_input: Mapping[str, np.ndarray]
+    code_version: str = __version__
+
+    def __post_init__(self) -> None:
+        check_fits(self.model, self.inputs, self.tokenizer)
+        if (self.codec is None) != (self.action_vocabulary is None):
+            raise ValueError("RunDescription: a codec and an action vocabulary come together")
+        if self.action_vocabulary is not None:
+            self.action_vocabulary.check_tokenizer(self.tokenizer)
+        for task in self.robot_tasks:
+            self.action_tokens(task)
+
+    @property
+    def robot_tasks(self) -> tuple[TaskInfo, ...]:
+        """The tasks with actions, in the mixture's order."""
+        tasks = (task.info for task in self.manifest.tasks)
+        return tuple(task for task in tasks if task.robot is not None)
+
+    def action_tokens(self, task: TaskInfo) -> ActionTokens:
+        """How the actions of a robot task of this mixture are written.
+
+        Raises:
+          ValueError: the task has no actions, or nothing says how they are written.
+          KeyError: the statistics are missing.
+        """
+        if task.robot is None:
+            raise ValueError(f"task {task.name!r} has no actions")
+        if self.codec is None or self.action_vocabulary is None:
+            raise ValueError(
+                f"task {task.name!r} has actions, but there is no action codec to write them with"
+            )
+        bound = self.codec.bind(task.robot.action_space, self.manifest.bounds(task))
+        return ActionTokens(bound, self.action_vocabulary)
+
+    @cached_property
+    def model_inputs(self) -> ModelInputs:
+        """What makes the model's features."""
+        return ModelInputs(self.inputs, self.tokenizer)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `from_json` gives an equal description back."""
+        built_in = self.tokenizer.hash == load_vocabulary().hash
+        model = None if built_in else base64.b64encode(self.tokenizer.model).decode()
+        vocabulary = self.action_vocabulary
+        return {
+            "version": VERSION,
+            "code_version": self.code_version,
+            "model": config_to_json(self.model),
+            "inputs": self.inputs.to_json(),
+            "vocabulary": {"hash": self.tokenizer.hash, "sentencepiece_model": model},
+            "codec": None if self.codec is None else self.codec.to_json(),
+            "action_vocabulary": None if vocabulary is None else vocabulary.to_json(),
+            "mixture": self.manifest.to_json(),
+            "seed": self.seed,
+            "global_batch_size": self.global_batch_size,
+            "example_input": _example_to_json(self.example_input),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = "description") -> RunDescription:
+        """Reads what `to_json` wrote; only classes of closed registries are ever made.
+
+        Raises:
+          TypeError, KeyError, ValueError: another version, or anything missing, unknown or wrong.
+        """
+        check_keys(where, data, _KEYS)
+        if data["version"] != VERSION:
+            raise ValueError(
+                f"{where}: version {data['version']!r}, this code reads {VERSION}; it was written "
+                f"by rt2_jax {data['code_version']!r}: use that release"
+            )
+        model = config_from_json(data["model"], f"{where}.model")
+        if not isinstance(model, VisionLanguageConfig):
+            raise ValueError(
+                f"{where}.model: found a {type(model).__name__}, expected a whole model"
+            )
+        codec, vocabulary = data["codec"], data["action_vocabulary"]
+        return cls(
+            model=model,
+            inputs=InputSpec.from_json(data["inputs"]),
+            tokenizer=_tokenizer_from_json(data["vocabulary"], f"{where}.vocabulary"),
+            manifest=Manifest.from_json(data["mixture"], f"{where}.mixture"),
+            codec=None if codec is None else codec_from_json(codec),
+            action_vocabulary=None
+            if vocabulary is None
+            else ActionVocabulary.from_json(vocabulary),
+            seed=data["seed"],
+            global_batch_size=data["global_batch_size"],
+            example_input=_example_from_json(data["example_input"], f"{where}.example_input"),
+            code_version=data["code_version"],
+        )
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | pathlib.Path) -> RunDescription:
+        """Reads the description of a `checkpoint_<step>` directory.
+
+        Raises:
+          FileNotFoundError: it is no checkpoint, or not a whole one.
+          TypeError, KeyError, ValueError: it is damaged, or of another version.
+        """
+        path = pathlib.Path(checkpoint)
+        return cls.from_json(read_description(path), f"{path}: rt2")
+
+    def check_same(self, checkpoint: Mapping[str, Any], where: str) -> None:
+        """Refuses to go on from the checkpoint of another run.
+
+        Args:
+          checkpoint: the item `rt2` of the checkpoint.
+          where: what errors call it.
+
+        Raises:
+          ValueError: it lists everything that differs; the code's version may.
+        """
+        theirs = {name: value for name, value in checkpoint.items() if name not in _OWN}
+        ours = {name: value for name, value in self.to_json().items() if name not in _OWN}
+        lines = differences(theirs, ours)
+        if lines:
+            shown = "\n  ".join(
+                line if len(line) < 200 else f"{line[:200]}..." for line in lines[:20]
+            )
+            more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
+            raise ValueError(
+                f"{where} is of another run (found there, not in this run):\n  {shown}{more}\n"
+                "give this run a directory of its own, or start it as that one was started"
+            )
+
+
+def check_fits(model: VisionLanguageConfig, inputs: InputSpec, tokenizer: Tokenizer) -> None:
+    """Refuses features that are not the model's.
+
+    Raises:
+      ValueError: other image slots or sizes, or a vocabulary larger than the embedding.
+    """
+    for name, found, expected in (
+        ("image_slots", inputs.image_slots, model.image_slots),
+        ("image_size", inputs.image_size, model.vision.image_size),
+    ):
+        if found != expected:
+            raise ValueError(f"InputSpec.{name}: found {found}, but the model has {expected}")
+    if tokenizer.vocab_size > model.text.vocab_size:
+        raise ValueError(
+            f"TextConfig.vocab_size: found {model.text.vocab_size}, but the vocabulary has "
+            f"{tokenizer.vocab_size} pieces"
+        )
+
+
+def example_input(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the encoder reads of an example's features."""
+    return {name: features[name] for name in _ENCODER_FEATURES}
+
+
+def _example_to_json(example: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    pictures: list[str | None] = []
+    for image, there in zip(example["images"], example["image_mask"], strict=True):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        pictures.append(base64.b64encode(file.getvalue()).decode() if there else None)
+    tokens = example["encoder_input_tokens"]
+    return {
+        "size": list(example["images"].shape[1:3]),
+        "images": pictures,
+        "encoder_input_tokens": tokens.tolist(),
+    }
+
+
+def _example_from_json(data: Any, where: str) -> dict[str, np.ndarray]:
+    check_keys(where, data, ("size", "images", "encoder_input_tokens"))
+    height, width = data["size"]
+    images = np.zeros((len(data["images"]), height, width, 3), np.uint8)
+    for image, encoded in zip(images, data["images"], strict=True):
+        if encoded is not None:
+            image[:] = decode_image(base64.b64decode(encoded), where)
+    return {
+        "images": images,
+        "image_mask": np.array([encoded is not None for encoded in data["images"]]),
+        "encoder_input_tokens": np.array(data["encoder_input_tokens"], np.int32),
+    }
+
+
+def _tokenizer_from_json(data: Any, where: str) -> Tokenizer:
+    check_keys(where, data, ("hash", "sentencepiece_model"))
+    if data["sentencepiece_model"] is None:
+        tokenizer = load_vocabulary()
+    else:
+        tokenizer = Tokenizer(base64.b64decode(data["sentencepiece_model"]), where)
+    if tokenizer.hash != data["hash"]:
+        raise ValueError(
+            f"{where}: the checkpoint was trained with vocabulary {data['hash'][:12]}, this "
+            f"package has {tokenizer.hash[:12]}: use the release that wrote it"
+        )
+    return tokenizer

@@ -1,0 +1,110 @@
+"""What a run is, in tables: its data, its parameters, its memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from rt2_jax.training.run import Run
+
+
+def data_table(run: Run) -> str:
+    """Tasks of the mixture: share, size, and how often the run reads each example."""
+    drawn = run.config.loop.total_steps * run.config.global_batch_size
+    rows = [("task", "kind", "share", "loss weight", "episodes", "steps", "epochs")]
+    for task in run.manifest.tasks:
+        rows.append(
+            (
+                task.info.name,
+                "web" if task.info.robot is None else task.info.robot.embodiment,
+                f"{100 * task.share:.1f} %",
+                f"{run.config.source_weights.get(task.info.name, 1.0):g}",
+                f"{task.episodes:,}",
+                f"{task.steps:,}",
+                f"{drawn * task.share / task.steps:.2f}",
+            )
+        )
+    title = f"mixture {run.manifest.mixture}, split {run.manifest.split} ({run.manifest.hash[:12]})"
+    return f"{title}\n{_table(rows)}"
+
+
+def bins_table(run: Run) -> str:
+    """Each robot task's fields: unit, bounds, how many bins its actions use, how many are clipped.
+
+    Few bins in use mean bounds that are far too wide: the robot's motions then look all the same.
+    """
+    rows = [("task", "field", "unit", "low", "high", "bins in use", "clipped")]
+    for task, cache in zip(run.manifest.tasks, run.caches, strict=True):
+        if task.info.robot is None:
+            continue
+        codec = run.description.action_tokens(task.info).codec
+        actions = cache.actions()
+        encoded = codec.encode(np.repeat(actions[:, None], codec.codec.horizon, axis=1))
+        for i, field in enumerate(codec.space.fields):
+            count = len(field.levels or ()) or codec.codec.count
+            used = len(np.unique(encoded.levels[:, 0, i]))
+            rows.append(
+                (
+                    task.info.name,
+                    field.name,
+                    field.unit,
+                    f"{codec.bounds.low[i]:.4g}",
+                    f"{codec.bounds.high[i]:.4g}",
+                    f"{used} of {count}",
+                    f"{100 * encoded.clipped[i] / encoded.levels[..., i].size:.1f} %",
+                )
+            )
+    return _table(rows) if len(rows) > 1 else "no robot in this mixture"
+
+
+def parameter_table(run: Run) -> str:
+    """Every parameter: shape, dtype, how it lies on the mesh, bytes on a device."""
+    rows = [("parameter", "shape", "dtype", "layout", "bytes per device")]
+    for name, leaf in flatten_dict(run.initializer.abstract.params, sep="/").items():
+        layout = ", ".join(str(axis) for axis in leaf.sharding.spec) or "whole"
+        rows.append(
+            (name, " x ".join(map(str, leaf.shape)), str(leaf.dtype), layout, f"{_held(leaf):,}")
+        )
+    return _table(rows)
+
+
+def memory_table(run: Run) -> str:
+    """Exact bytes of the state and of a batch; activations are not in it."""
+    state = run.initializer.abstract
+    rows = [("what", "numbers", "bytes", "bytes per device")]
+    for name, tree in (("parameters", state.params), ("optimizer", state.param_states)):
+        leaves = jax.tree.leaves(tree)
+        rows.append(
+            (
+                name,
+                f"{sum(leaf.size for leaf in leaves):,}",
+                f"{sum(leaf.size * leaf.dtype.itemsize for leaf in leaves):,}",
+                f"{sum(map(_held, leaves)):,}",
+            )
+        )
+    return f"mesh {dict(run.partitioner.mesh.shape)}\n{_table(rows)}"
+
+
+def batch_table(run: Run) -> str:
+    """The features of a global batch."""
+    rows = [("feature", "global shape")]
+    rows += [(name, " x ".join(map(str, shape))) for name, shape in run.batch_shapes.items()]
+    return _table(rows)
+
+
+def _held(leaf: Any) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,371 @@
+"""A training run: what it is, everything that can be known of it before it costs, and doing it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from rt2_jax.actions.binning import UniformBins
+from rt2_jax.actions.codec import ActionCodec
+from rt2_jax.actions.vocabulary import ActionVocabulary
+from rt2_jax.data.batches import MixtureBatches
+from rt2_jax.data.cache import StepCache
+from rt2_jax.data.examples import TaskExamples, mixture_examples
+from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_caches
+from rt2_jax.data.model_inputs import InputSpec, ModelInputs
+from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
+from rt2_jax.models.config import VisionLanguageConfig
+from rt2_jax.models.model import VisionLanguageModel
+from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.checkpoints import (
+    Checkpoints,
+    latest_checkpoint,
+    read_description,
+    restore_params,
+)
+from rt2_jax.training.description import RunDescription, check_fits, example_input
+from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
+from rt2_jax.training.loop import LoopConfig, Outcome, restore_or_init, train
+from rt2_jax.training.mesh import MeshShape, make_mesh
+from rt2_jax.training.metrics import SourceRules
+from rt2_jax.training.optimizers import Optimizer
+from rt2_jax.training.partitioning import Partitioner
+from rt2_jax.training.schedules import LearningRate
+from rt2_jax.training.step import StepConfig, make_train_step
+from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
+
+PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
+ROUTES: Mapping[str, Callable[..., ActionVocabulary]] = {
+    "integer_pieces": ActionVocabulary.from_integer_pieces,
+    "rare_pieces": ActionVocabulary.from_rare_pieces,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run.
+
+    Attributes:
+      model_dir: gets the checkpoints and logs; a run goes on from its latest checkpoint.
+      mixture: its name; it must be cached and resolved below `cache_dir`.
+      cache_dir: what `rt2 data cache` and `rt2 data resolve` wrote.
+      model: the shape of the model.
+      encoder_length: tokens of the longest prompt, with its end.
+      decoder_length: tokens of the longest answer or action chunk, with its end.
+      global_batch_size: in examples, over all hosts.
+      loop: lengths and periods.
+      learning_rate: over the steps.
+      optimizer: `Adafactor` or `AdamW`.
+      split: of the mixture.
+      vocabulary: a built-in vocabulary's name, or a SentencePiece file.
+      codec: how actions are written.
+      action_tokens: `integer_pieces` (PaLI-X) or `rare_pieces` (PaLM-E).
+      robot_crop: side of the random crop of robot pictures in training, of the central one later.
+      brightness: in training, pictures are multiplied by 1 - brightness to 1 + brightness.
+      source_weights: of tasks whose examples' loss is multiplied by another number than 1.
+      data_seed: of the data's order and augmentation; `loop.seed` is that of parameters.
+      workers: processes that make examples; 0 for a thread.
+      mesh: of the devices.
+      step: microbatches and clipping.
+      z_loss: coefficient of the z-loss.
+      label_smoothing: of the training loss.
+      loss_normalizing_factor: see `normalize_weights`.
+      initial_checkpoint: whose parameters a new run starts from: a checkpoint, a run's directory or
+        `pretrained:NAME`.
+      keep: how many of the latest checkpoints are kept; None for all.
+      keep_period: checkpoints of multiples of it are always kept.
+      tensorboard: writes event files beside the JSONL.
+    """
+
+    model_dir: str
+    mixture: str
+    cache_dir: str
+    model: VisionLanguageConfig
+    encoder_length: int
+    decoder_length: int
+    global_batch_size: int
+    loop: LoopConfig
+    learning_rate: LearningRate
+    optimizer: Optimizer = Adafactor()
+    split: str = "train"
+    vocabulary: str = "rt2_8k"
+    codec: ActionCodec = UniformBins()
+    action_tokens: str = "integer_pieces"
+    robot_crop: float = 1.0
+    brightness: float = 0.0
+    source_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    data_seed: int = 0
+    workers: int = 0
+    mesh: MeshShape = MeshShape()
+    step: StepConfig = StepConfig()
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    loss_normalizing_factor: float | str | None = None
+    initial_checkpoint: str | None = None
+    keep: int | None = 3
+    keep_period: int | None = None
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.action_tokens not in ROUTES:
+            raise ValueError(
+                f"RunConfig.action_tokens: found {self.action_tokens!r}, expected one of "
+                f"{', '.join(ROUTES)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run that was looked at from all sides and has cost nothing yet; see `prepare`.
+
+    Attributes:
+      config: of the run.
+      manifest: of the mixture.
+      caches: of its tasks.
+      examples: of its tasks.
+      description: the item `rt2` of its checkpoints.
+      model: with its optimizer.
+      partitioner: the mesh and the rules.
+      initializer: `initializer.abstract` has every shape, dtype and sharding of the state.
+      rules: what counts of each source.
+      batch_shapes: of every feature of the global batch.
+      initial_checkpoint: that the parameters come from, if there is one.
+    """
+
+    config: RunConfig
+    manifest: Manifest
+    caches: Sequence[StepCache]
+    examples: Sequence[TaskExamples]
+    description: RunDescription
+    model: VisionLanguageModel
+    partitioner: Partitioner
+    initializer: TrainStateInitializer
+    rules: SourceRules
+    batch_shapes: Mapping[str, tuple[int, ...]]
+    initial_checkpoint: pathlib.Path | None
+
+    def batches(self) -> MixtureBatches:
+        """This process's part of the run's batches."""
+        return MixtureBatches(
+            self.examples,
+            [task.share for task in self.manifest.tasks],
+            seed=self.config.data_seed,
+            global_batch_size=self.config.global_batch_size,
+            manifest_hash=self.manifest.hash,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            workers=self.config.workers,
+        )
+
+
+def prepare(config: RunConfig) -> Run:
+    """Reads what the run is about and checks it as a whole; nothing is written or trained.
+
+    Raises:
+      FileNotFoundError: the mixture is not cached or resolved, or there is no initial checkpoint.
+      KeyError, TypeError, ValueError: anything that does not fit together.
+    """
+    manifest = _load_manifest(config)
+    caches = open_caches(manifest, config.cache_dir)
+    tokenizer = load_vocabulary(config.vocabulary)
+    inputs = InputSpec(
+        config.model.image_slots,
+        config.model.vision.image_size,
+        config.encoder_length,
+        config.decoder_length,
+        config.robot_crop,
+        config.brightness,
+    )
+    check_fits(config.model, inputs, tokenizer)
+    names = [task.info.name for task in manifest.tasks]
+    unknown = sorted(set(config.source_weights) - set(names))
+    if unknown:
+        raise KeyError(
+            f"RunConfig.source_weights: found {', '.join(unknown)}, but the tasks of mixture "
+            f"{manifest.mixture!r} are {', '.join(names)}"
+        )
+    partitioner = Partitioner(make_mesh(config.mesh))
+    config.step.check_batch_size(config.global_batch_size, partitioner)
+    integers = _integers(config.codec, manifest)
+    vocabulary = ROUTES[config.action_tokens](tokenizer, integers or range(config.codec.count))
+    examples = mixture_examples(
+        manifest, caches, ModelInputs(inputs, tokenizer), config.codec, vocabulary
+    )
+    example = examples[0].example(0)
+    description = RunDescription(
+        model=config.model,
+        inputs=inputs,
+        tokenizer=tokenizer,
+        manifest=manifest,
+        codec=config.codec if integers else None,
+        action_vocabulary=vocabulary if integers else None,
+        seed=config.data_seed,
+        global_batch_size=config.global_batch_size,
+        example_input=example_input(example),
+    )
+    model = VisionLanguageModel(
+        config.model,
+        config.optimizer,
+        eos_id=tokenizer.eos_id,
+        label_smoothing=config.label_smoothing,
+        z_loss=config.z_loss,
+        loss_normalizing_factor=config.loss_normalizing_factor,
+    )
+    shapes = {name: (config.global_batch_size, *value.shape) for name, value in example.items()}
+    types = {name: value.dtype for name, value in example.items()}
+    rules = SourceRules(
+        tuple(names),
+        np.array([config.source_weights.get(name, 1.0) for name in names]),
+        np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
+    )
+    initial = None
+    if config.initial_checkpoint is not None:
+        initial = find_checkpoint(config.initial_checkpoint)
+        _check_initial(initial, description)
+    return Run(
+        config=config,
+        manifest=manifest,
+        caches=caches,
+        examples=examples,
+        description=description,
+        model=model,
+        partitioner=partitioner,
+        initializer=train_state_initializer(model, partitioner, shapes, types),
+        rules=rules,
+        batch_shapes=shapes,
+        initial_checkpoint=initial,
+    )
+
+
+def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: ()) -> Outcome:
+    """Trains, from the latest checkpoint of `model_dir` or from the beginning, to the end.
+
+    Args:
+      run: from `prepare`.
+      logs: gives more logs for a run that starts at this step.
+
+    Raises:
+      ValueError: the latest checkpoint is damaged or of another run; nothing was written.
+      NotFiniteError: see `LoopConfig.max_skipped_in_a_row`.
+    """
+    config, directory = run.config, pathlib.Path(run.config.model_dir)
+    before = _latest_in(directory)
+    if before is not None:
+        run.description.check_same(read_description(before), str(before))
+    first = jax.process_index() == 0
+    with run.batches() as batches, Checkpoints(directory, config.keep, config.keep_period) as kept:
+        if before is None and run.initial_checkpoint is not None:
+            state = _init_from(run)
+        else:
+            state = restore_or_init(run.initializer, batches, kept, config.loop.seed)
+        start = int(state.step)
+        everything: list[Log] = []
+        if first:
+            everything = [JsonlLog(directory / "metrics.jsonl", start), *logs(start)]
+            if config.tensorboard:
+                everything.append(TensorBoardLog(directory / "tensorboard", start))
+        step = make_train_step(
+            run.model,
+            run.initializer,
+            run.partitioner,
+            config.learning_rate,
+            run.rules,
+            config.step,
+        )
+        return train(
+            config.loop,
+            state,
+            step,
+            batches,
+            run.partitioner,
+            kept,
+            run.description.to_json(),
+            run.rules.names,
+            everything,
+        )
+
+
+def find_checkpoint(name: str) -> pathlib.Path:
+    """A checkpoint by the path of it or of its run, or by the name of one that comes along.
+
+    Args:
+      name: a path, or `pretrained:NAME`.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    if not name.startswith("pretrained:"):
+        return latest_checkpoint(name)
+    wanted = name.removeprefix("pretrained:")
+    known = sorted(path.name for path in PRETRAINED.glob("*") if any(path.glob("checkpoint_*")))
+    if wanted not in known:
+        raise FileNotFoundError(
+            f"no pretrained model {wanted!r}; there are: {', '.join(known) or 'none'}"
+        )
+    return latest_checkpoint(PRETRAINED / wanted)
+
+
+def _load_manifest(config: RunConfig) -> Manifest:
+    path = manifest_path(config.cache_dir, config.mixture, config.split)
+    if not path.is_file():
+        options = f"{config.mixture} --cache-dir {config.cache_dir}"
+        options += f" --split {config.split}" if config.split != "train" else ""
+        raise FileNotFoundError(
+            f"mixture {config.mixture!r} is not ready: there is no {path}; write it with: "
+            f"rt2 data cache {options} && rt2 data resolve {options}"
+        )
+    return load_manifest(path)
+
+
+def _integers(codec: ActionCodec, manifest: Manifest) -> range | None:
+    """The integers that actions of the mixture are written in; None without robots."""
+    bound = [
+        codec.bind(task.info.robot.action_space, manifest.bounds(task.info)).integers
+        for task in manifest.tasks
+        if task.info.robot is not None
+    ]
+    if not bound:
+        return None
+    return range(min(each.start for each in bound), max(each.stop for each in bound))
+
+
+def _accuracy_positions(task: TaskInfo, description: RunDescription) -> np.ndarray:
+    """Bool [L_out]: the targets of a task that count in its accuracy."""
+    positions = np.ones(description.inputs.decoder_length, bool)
+    if task in description.robot_tasks:
+        codec = description.action_tokens(task).codec
+        counts = [field.name != "terminate" for field in codec.space.fields]
+        positions[:] = False
+        positions[: len(counts) * codec.codec.horizon] = counts * codec.codec.horizon
+    return positions
+
+
+def _check_initial(path: pathlib.Path, description: RunDescription) -> None:
+    theirs = read_description(path)
+    found = theirs.get("vocabulary", {}).get("hash")
+    if found != description.tokenizer.hash:
+        raise ValueError(
+            f"{path}: was trained with vocabulary {str(found)[:12]}, this run has "
+            f"{description.tokenizer.hash[:12]}: its embeddings would mean other pieces"
+        )
+
+
+def _init_from(run: Run) -> TrainState:
+    assert run.initial_checkpoint is not None
+    abstract = run.initializer.abstract
+    state = run.initializer.init(jax.random.key(run.config.loop.seed))
+    return state.replace(params=restore_params(run.initial_checkpoint, abstract.params))
+
+
+def _latest_in(directory: pathlib.Path) -> pathlib.Path | None:
+    if not any(directory.glob("checkpoint_*")):
+        return None
+    try:
+        return latest_checkpoint(directory)
+    except FileNotFoundError:
+        return None  # nothing but what was left half written
