@@ -44,6 +44,7 @@ EXTRAS = {
         "prometheus-client>=0.21",
     ],
     "sim": ["mujoco>=3.3,<5", "gymnasium>=1.1,<2", "pillow>=11", "rich>=13"],
+    "eval": ["scipy>=1.14", "rich>=13"],
     "convert": ["safetensors>=0.5", "tensorstore>=0.1.74"],
     "dev": [
         "hypothesis>=6.130",

@@ -1,0 +1,302 @@
+"""Offline evaluation: free-running answers on cached steps against what was recorded."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rt2_jax.actions.identity import differences
+from rt2_jax.actions.tokens import ActionTokens
+from rt2_jax.data.cache import StepCache
+from rt2_jax.data.examples import TaskExamples
+from rt2_jax.data.manifest import MixtureTask
+from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.evaluation.success import SuccessRate
+from rt2_jax.inference.engine import PolicyEngine
+
+OFFLINE_BATCH = 32
+Report = Callable[[str, int, int], None]
+"""Is called with a task's name, the steps that are done, and all."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How near chunks of actions come to the recorded ones.
+
+    Attributes:
+      mean_error: absolute, float64 [D], each field's unit; of a discrete field in levels.
+      median_error: as `mean_error`.
+      field_accuracy: share of equal tokens, float64 [D].
+      token_accuracy: of all fields but `terminate`.
+      exact: actions all of whose tokens are equal, `terminate` included.
+    """
+
+    mean_error: np.ndarray
+    median_error: np.ndarray
+    field_accuracy: np.ndarray
+    token_accuracy: float
+    exact: SuccessRate
+
+
+@dataclass(frozen=True)
+class RobotReport:
+    """A robot task's result.
+
+    Attributes:
+      task: as the checkpoint knows it.
+      steps: that were asked for; with chunks of K actions, up to K actions each.
+      policy: of the checkpoint.
+      median: of always answering the median action of the training split.
+      clipped: int64 [D]; how many recorded values lie outside the checkpoint's bounds. No token
+        says these exactly.
+      actions: that were compared.
+    """
+
+    task: TaskInfo
+    steps: int
+    policy: Accuracy
+    median: Accuracy
+    clipped: np.ndarray
+    actions: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        assert self.task.robot is not None
+        fields = self.task.robot.action_space.fields
+        return {
+            "task": self.task.name,
+            "kind": "robot",
+            "steps": self.steps,
+            "actions": self.actions,
+            "fields": [
+                {
+                    "name": field.name,
+                    "unit": field.unit,
+                    "clipped": int(self.clipped[i]),
+                    **{
+                        who: {
+                            "mean_error": float(accuracy.mean_error[i]),
+                            "median_error": float(accuracy.median_error[i]),
+                            "token_accuracy": float(accuracy.field_accuracy[i]),
+                        }
+                        for who, accuracy in (("policy", self.policy), ("median", self.median))
+                    },
+                }
+                for i, field in enumerate(fields)
+            ],
+            **{
+                who: {
+                    "token_accuracy_without_terminate": accuracy.token_accuracy,
+                    "exact_actions": accuracy.exact.to_json(),
+                }
+                for who, accuracy in (("policy", self.policy), ("median", self.median))
+            },
+        }
+
+
+@dataclass(frozen=True)
+class WebReport:
+    """A web task's result: how many answers are the recorded ones, by `normalised`."""
+
+    task: TaskInfo
+    exact: SuccessRate
+    examples: tuple[tuple[str, str, str], ...]
+    """Some (text, recorded answer, answer)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "task": self.task.name,
+            "kind": "web",
+            "steps": self.exact.trials,
+            "exact_answers": self.exact.to_json(),
+            "examples": [
+                dict(zip(("text", "recorded", "answer"), example, strict=True))
+                for example in self.examples
+            ],
+        }
+
+
+def evaluate_offline(
+    engine: PolicyEngine,
+    cache_dir: str | pathlib.Path,
+    tasks: Sequence[str] = (),
+    *,
+    split: str = "validation",
+    limit: int | None = None,
+    report: Report = lambda task, done, total: None,
+) -> list[RobotReport | WebReport]:
+    """Answers cached steps from their pictures and texts alone, and compares.
+
+    Prompts, bounds and statistics are the checkpoint's; nothing is taken from the held-out split
+    but its steps.
+
+    Args:
+      engine: of the checkpoint; larger batch sizes are faster, `OFFLINE_BATCH` is good.
+      cache_dir: where the caches are.
+      tasks: of the checkpoint's mixture; all by default.
+      split: that is cached there.
+      limit: steps of each task, evenly spread over the split; None takes all.
+      report: is told of the progress.
+
+    Raises:
+      KeyError: the checkpoint was not trained on such a task.
+      FileNotFoundError: a split is not cached; the message has the command.
+      ValueError: a cache of other actions, views or prompts than the checkpoint's, or a damaged
+        one. All of it is checked before the first step is answered.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: found {limit}, expected 1 or more steps")
+    entries = engine.description.manifest.tasks
+    known = [entry.info.name for entry in entries]
+    for name in tasks:
+        if name not in known:
+            raise KeyError(
+                f"no task {name!r} in the checkpoint's mixture "
+                f"{engine.description.manifest.mixture!r}; its tasks: {', '.join(known)}"
+            )
+    work = []
+    for entry in entries:
+        if not tasks or entry.info.name in tasks:
+            cache = StepCache(cache_dir, entry.info.name, split)
+            _check_cache(cache, entry.info)
+            median = None
+            if entry.info.robot is not None:
+                median = _training_median(engine, cache_dir, entry)
+            work.append((entry.info, cache, median))
+    reports: list[RobotReport | WebReport] = []
+    for number, (info, cache, median) in enumerate(work):
+        chosen = spread(len(cache), limit)
+        if info.robot is None:
+            reports.append(_web_report(engine, number, cache, chosen, report))
+        else:
+            assert median is not None
+            reports.append(_robot_report(engine, number, cache, chosen, median, report))
+    return reports
+
+
+def spread(total: int, limit: int | None) -> np.ndarray:
+    """The numbers of at most `limit` steps, evenly spread over `total`."""
+    count = total if limit is None else min(limit, total)
+    return np.arange(count) * total // max(count, 1)
+
+
+def normalised(answer: str) -> str:
+    """Lower case, with single blanks between words and none around: what exact match compares."""
+    return " ".join(answer.lower().split())
+
+
+def _check_cache(cache: StepCache, info: TaskInfo) -> None:
+    held = cache.info.task
+    if info.robot is not None and held.robot is not None:
+        where = f"{cache.directory}: the checkpoint's task {info.name!r} and this cache"
+        info.robot.action_space.check_same(held.robot.action_space, where)
+    if held != info:
+        lines = differences(info.to_json(), held.to_json())
+        raise ValueError(
+            f"{cache.directory} is not of the task that the checkpoint was trained on (checkpoint, "
+            f"cache): {'; '.join(lines)}; cache the task as it was registered then"
+        )
+    if not len(cache):
+        raise ValueError(f"{cache.directory}: the split has no steps")
+
+
+def _training_median(
+    engine: PolicyEngine, cache_dir: str | pathlib.Path, entry: MixtureTask
+) -> np.ndarray:
+    """The median action float32 [D] of the split that the checkpoint was trained on."""
+    cache = StepCache(cache_dir, entry.info.name, engine.description.manifest.split)
+    if cache.info.hash != entry.cache_hash:
+        raise ValueError(
+            f"{cache.directory} is not the cache that the checkpoint was trained on (hash "
+            f"{cache.info.hash[:12]}, expected {entry.cache_hash[:12]}); its median action is the "
+            "baseline: bring the old cache back"
+        )
+    # One that exists: between 0 and 1 there is no level.
+    return np.quantile(cache.actions(), 0.5, axis=0, method="lower").astype(np.float32)
+
+
+def _examples(
+    examples: TaskExamples, chosen: np.ndarray, size: int
+) -> Iterator[list[Mapping[str, np.ndarray]]]:
+    for first in range(0, len(chosen), size):
+        yield [examples.example(int(index)) for index in chosen[first : first + size]]
+
+
+def _robot_report(
+    engine: PolicyEngine,
+    number: int,
+    cache: StepCache,
+    chosen: np.ndarray,
+    median: np.ndarray,
+    report: Report,
+) -> RobotReport:
+    info = cache.info.task
+    codec = engine.action_tokens(info)
+    horizon, dimension = codec.codec.codec.horizon, len(median)
+    examples = TaskExamples(number, cache, engine.description.model_inputs, codec)
+    recorded = cache.actions()
+    found, expected, truth = [], [], []
+    done = 0
+    for batch in _examples(examples, chosen, engine.batch_sizes[-1]):
+        tokens, _ = engine.decode_actions(batch, info)
+        for example, row in zip(batch, tokens, strict=True):
+            # What counts in the loss: the chunk up to the episode's end, and the end token.
+            count = (int(example["decoder_loss_weights"].sum()) - 1) // dimension
+            target = example["decoder_target_tokens"][: horizon * dimension]
+            found.append(codec.from_ids(row.tolist())[:count])
+            expected.append(codec.from_ids(target.tolist())[:count])
+            truth.append(recorded[chosen[done] : chosen[done] + count])
+            done += 1
+        report(info.name, done, len(chosen))
+    levels, targets, actions = map(np.concatenate, (found, expected, truth))
+    chunk = np.tile(median, (horizon, 1))
+    baseline = np.broadcast_to(codec.codec.encode(chunk).levels[0], levels.shape)
+    return RobotReport(
+        task=info,
+        steps=len(chosen),
+        policy=_accuracy(codec, levels, targets, actions),
+        median=_accuracy(codec, baseline, targets, actions),
+        clipped=codec.codec.bounds.outside(actions).sum(axis=0),
+        actions=len(actions),
+    )
+
+
+def _accuracy(
+    codec: ActionTokens, levels: np.ndarray, targets: np.ndarray, actions: np.ndarray
+) -> Accuracy:
+    """Of levels and recorded levels int [N, D], and recorded actions float32 [N, D]."""
+    bound = codec.codec
+    chunks = np.repeat(levels[:, None], bound.codec.horizon, axis=1)
+    errors = np.abs(bound.decode(chunks)[:, 0].astype(np.float64) - actions)
+    equal = levels == targets
+    judged = [name != "terminate" for name in bound.space.names]
+    return Accuracy(
+        mean_error=errors.mean(axis=0),
+        median_error=np.median(errors, axis=0),
+        field_accuracy=equal.mean(axis=0),
+        token_accuracy=float(equal[:, judged].mean()),
+        exact=SuccessRate(int(equal.all(axis=1).sum()), len(equal)),
+    )
+
+
+def _web_report(
+    engine: PolicyEngine, number: int, cache: StepCache, chosen: np.ndarray, report: Report
+) -> WebReport:
+    info = cache.info.task
+    examples = TaskExamples(number, cache, engine.description.model_inputs, None)
+    right, done = 0, 0
+    shown: list[tuple[str, str, str]] = []
+    for batch in _examples(examples, chosen, engine.batch_sizes[-1]):
+        for answer in engine.decode_text(batch):
+            step = cache[int(chosen[done])]
+            right += normalised(answer) == normalised(step.target)
+            if len(shown) < 5:
+                shown.append((step.text, step.target, answer))
+            done += 1
+        report(info.name, done, len(chosen))
+    return WebReport(info, SuccessRate(right, done), tuple(shown))

@@ -1,0 +1,370 @@
+"""A checkpoint as a policy: observations in, actions in native units out, in compiled batches."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rt2_jax.actions.policy import Observation, check_policy_output
+from rt2_jax.actions.tokens import ActionTokens
+from rt2_jax.data.model_inputs import ImageSlot
+from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.inference.history import FrameHistory
+from rt2_jax.inference.metadata import describe_task
+from rt2_jax.inference.programs import DecodePrograms
+from rt2_jax.inference.weights import abstract_params, weights_hash
+from rt2_jax.models.model import Params, VisionLanguageModel
+from rt2_jax.training.checkpoints import latest_checkpoint, restore_params
+from rt2_jax.training.description import RunDescription
+
+Features = Mapping[str, np.ndarray]
+
+_ASPECT_TOLERANCE = 0.02  # of width / height
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt as the model reads it, with a picture (uint8 [H, W, 3], or encoded) or none."""
+
+    prompt: str
+    picture: np.ndarray | bytes | None = None
+
+
+class PolicyEngine:
+    """Answers observations and questions with the weights and the transforms of a checkpoint.
+
+    Args:
+      description: the checkpoint's.
+      params: of its model.
+      batch_sizes: of the compiled programs; requests are padded to the next one.
+      checkpoint: its name, for the metadata.
+    """
+
+    def __init__(
+        self,
+        description: RunDescription,
+        params: Params,
+        batch_sizes: Sequence[int] = (1, 2, 4, 8),
+        checkpoint: str = "",
+    ) -> None:
+        self.description = description
+        self.checkpoint = checkpoint
+        self._inputs = description.model_inputs
+        self._vocab_size = description.model.text.vocab_size
+        model = VisionLanguageModel(description.model, eos_id=description.tokenizer.eos_id)
+        self._params = params
+        self._programs = DecodePrograms(model, params, batch_sizes)
+        self._tokens: dict[TaskInfo, tuple[ActionTokens, np.ndarray]] = {}
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | pathlib.Path, batch_sizes: Sequence[int] = (1, 2, 4, 8)
+    ) -> PolicyEngine:
+        """Reads a checkpoint, or the latest one of a run; nothing else is needed.
+
+        Raises:
+          FileNotFoundError: it is no checkpoint, or not a whole one.
+          TypeError, KeyError, ValueError: it is damaged, or of another version.
+        """
+        path = latest_checkpoint(checkpoint)
+        description = RunDescription.from_checkpoint(path)
+        params = restore_params(path, abstract_params(description))
+        return cls(description, params, batch_sizes, path.name)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of the compiled programs, rising."""
+        return self._programs.batch_sizes
+
+    def robot_task(self, name: str | None = None, *, embodiment: str | None = None) -> TaskInfo:
+        """The task whose prompt, views and actions are meant.
+
+        Args:
+          name: of a robot task of the checkpoint's mixture. None where only one is possible, or
+            where all that are left agree in prompt, views and actions.
+          embodiment: leaves the tasks of this robot.
+
+        Raises:
+          KeyError: no such task. ValueError: none at all, or a choice has to be made.
+        """
+        tasks = self.description.robot_tasks
+        mixture = self.description.manifest.mixture
+        if not tasks:
+            raise ValueError(
+                f"{self.checkpoint or 'checkpoint'}: trained on {mixture!r}, which has no robot: "
+                "it answers questions, but it cannot act"
+            )
+        left = [
+            task
+            for task in tasks
+            if name in (None, task.name)
+            and task.robot is not None
+            and embodiment in (None, task.robot.embodiment)
+        ]
+        if not left:
+            raise KeyError(
+                f"no robot task {name or ''!r} of embodiment {embodiment or 'any'!r}; the "
+                f"checkpoint was trained on {_names(tasks)}"
+            )
+        first = left[0]
+        if any(_acts_as(task) != _acts_as(first) for task in left):
+            raise ValueError(
+                "the checkpoint's robot tasks differ in prompt, views or actions; choose one of "
+                f"{_names(left)}"
+            )
+        return first
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """`describe()` of the only robot."""
+        return self.describe(self.robot_task())
+
+    def describe(self, task: TaskInfo) -> dict[str, Any]:
+        """What a client must know of a robot task before it acts: plain JSON."""
+        return {
+            "checkpoint": self.checkpoint,
+            "weights": self._weights_hash,
+            **describe_task(self.description, task),
+            "batch_sizes": list(self.batch_sizes),
+        }
+
+    @cached_property
+    def _weights_hash(self) -> str:
+        return weights_hash(self._params)
+
+    def action_tokens(self, task: TaskInfo) -> ActionTokens:
+        """How a robot task's actions are written, with the bounds of the checkpoint."""
+        return self._bound(task)[0]
+
+    def warm_up(self, *, questions: bool | None = None) -> dict[int, float]:
+        """Compiles and runs all programs, so that no request ever waits for one.
+
+        Args:
+          questions: whether also those that answer questions; None: where there is no robot.
+
+        Returns:
+          Seconds for each batch size.
+
+        Raises:
+          ValueError: the weights give no finite numbers.
+        """
+        example = dict(self.description.example_input)
+        robots = self.description.robot_tasks
+        seconds = {}
+        for size in self.batch_sizes:
+            start = time.perf_counter()
+            for task in robots:
+                self.decode_actions([example] * size, task)
+            if questions or (questions is None and not robots):
+                self.decode_text([example] * size)
+            seconds[size] = time.perf_counter() - start
+        return seconds
+
+    def observe(
+        self,
+        task: TaskInfo,
+        images: Mapping[ImageSlot, np.ndarray],
+        instruction: str,
+        where: str = "observation",
+    ) -> dict[str, np.ndarray]:
+        """The features of a robot's observation: training's transforms without augmentation.
+
+        Raises:
+          KeyError: a view that the task was trained with is missing.
+          ValueError: a picture of another aspect ratio, or an instruction that is too long.
+        """
+        spec = self._inputs.spec
+        slots = [slot for slot in spec.image_slots if slot[0] in task.views]
+        missing = [slot for slot in slots if slot[1] == 0 and slot not in images]
+        if missing:
+            raise KeyError(
+                f"{where}: no picture of view {missing[0][0]!r}; expected "
+                f"{[view for view, time in slots if time == 0]}"
+            )
+        for (view, _), image in images.items():
+            _check_aspect(task, view, image.shape, where)
+        return self._inputs.observe(
+            {slot: image for slot, image in images.items() if slot in slots},
+            task.fill_prompt(instruction.strip()),
+            robot=True,
+            where=where,
+        )
+
+    def decode_actions(
+        self, examples: Sequence[Features], task: TaskInfo
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Action tokens int32 [B, K * D] of robot examples, and their log-probabilities [B].
+
+        Each place holds one of the ids that its field has, so that every row is an action.
+
+        Raises:
+          ValueError: the weights give no finite numbers.
+        """
+        mask = self._bound(task)[1]
+        return self._finite(*self._programs.decode(examples, len(mask), mask))
+
+    def decode_text(self, examples: Sequence[Features]) -> list[str]:
+        """The likeliest answers to web examples, without mask.
+
+        Raises:
+          ValueError: the weights give no finite numbers.
+        """
+        length, eos = self._inputs.spec.decoder_length, self._inputs.tokenizer.eos_id
+        tokens, _ = self._finite(*self._programs.decode(examples, length, None))
+        # The model may have more ids than the vocabulary has pieces.
+        size = self._inputs.tokenizer.vocab_size
+        return [
+            self._inputs.tokenizer.decode(i for i in row.tolist() if 0 < i < size and i != eos)
+            for row in tokens
+        ]
+
+    def act(
+        self,
+        observations: Sequence[Observation],
+        task: TaskInfo | None = None,
+        history: FrameHistory | None = None,
+    ) -> list[dict[str, Any]]:
+        """The next actions for each observation.
+
+        Args:
+          observations: of any sessions; all are answered in one batch where one is large enough.
+          task: by default the only robot's.
+          history: earlier frames; without it, slots of earlier times stay empty.
+
+        Returns:
+          For each: `actions` float32 [K, D] in native units, `tokens` int32 [K * D], `levels`
+          int32 [K, D], `score` (log-probability of the tokens), and `unused`, the names of inputs
+          that the model does not read.
+
+        Raises:
+          TypeError, KeyError, ValueError: an observation that the model cannot read, or weights
+            that give no finite numbers. No frame is remembered of a batch that is refused.
+        """
+        task = task or self.robot_task()
+        names = [_name(observation) for observation in observations]
+        for observation in observations:
+            observation.check()
+        if history is None:
+            history = FrameHistory(self._inputs.spec.image_slots)
+        else:
+            history.check_sessions(observations)
+        examples = [
+            self.observe(task, history.images(observation), observation.instruction, where)
+            for observation, where in zip(observations, names, strict=True)
+        ]
+        tokens, scores = self.decode_actions(examples, task)
+        codec = self.action_tokens(task)
+        results = []
+        for observation, where, row, score in zip(observations, names, tokens, scores, strict=True):
+            levels = codec.from_ids(row.tolist(), self._inputs.tokenizer.id_to_piece)
+            result = {
+                "actions": codec.codec.decode(levels),
+                "tokens": row,
+                "levels": levels,
+                "score": float(score),
+                "unused": self._unused(observation, task),
+            }
+            check_policy_output(codec.codec.space, result, where)
+            results.append(result)
+        history.remember(observations)
+        return results
+
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        """Greedy answers to web prompts; no mask, so any text can come.
+
+        Raises:
+          ValueError: a damaged picture, or a prompt that is too long.
+        """
+        slot = self._inputs.spec.image_slots[0]
+        return self.decode_text(
+            [
+                self._inputs.observe(
+                    {} if question.picture is None else {slot: question.picture},
+                    question.prompt,
+                    robot=False,
+                    where=f"question {number}",
+                )
+                for number, question in enumerate(questions)
+            ]
+        )
+
+    def _bound(self, task: TaskInfo) -> tuple[ActionTokens, np.ndarray]:
+        if task not in self._tokens:
+            tokens = self.description.action_tokens(task)
+            self._tokens[task] = tokens, tokens.token_mask(self._vocab_size)
+        return self._tokens[task]
+
+    def _finite(self, tokens: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not np.all(np.isfinite(scores)):
+            raise ValueError(
+                f"{self.checkpoint or 'checkpoint'}: the model's scores are not finite, so nothing "
+                "was decoded; its training has diverged, or the weights are damaged"
+            )
+        return tokens, scores
+
+    def _unused(self, observation: Observation, task: TaskInfo) -> tuple[str, ...]:
+        read = {view for view, _ in self._inputs.spec.image_slots if view in task.views}
+        names = [f"images/{view}" for view in observation.images if view not in read]
+        return (*names, *(("state",) if observation.state is not None else ()))
+
+
+class EnginePolicy:
+    """An engine as a `Policy` that remembers each session's earlier frames.
+
+    Args:
+      engine: it may be shared by several policies.
+      task: by default the only robot's.
+    """
+
+    def __init__(self, engine: PolicyEngine, task: TaskInfo | None = None) -> None:
+        self.engine = engine
+        self.task = task or engine.robot_task()
+        self.metadata = engine.describe(self.task)
+        self._history = FrameHistory(engine.description.inputs.image_slots)
+
+    def reset(self, session: str | None = None) -> None:
+        """Forgets the session's frames."""
+        self._history.forget(session)
+
+    def infer(self, observation: Observation) -> dict[str, Any]:
+        """As `PolicyEngine.act` answers."""
+        return self.infer_batch([observation])[0]
+
+    def infer_batch(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
+        """Answers several sessions at once, with the tokens that each would get alone."""
+        return self.engine.act(observations, self.task, self._history)
+
+
+def _acts_as(task: TaskInfo) -> tuple[Any, ...]:
+    return task.prompt, task.views, task.image_size, task.robot
+
+
+def _names(tasks: Sequence[TaskInfo]) -> str:
+    return ", ".join(repr(task.name) for task in tasks)
+
+
+def _name(observation: Observation) -> str:
+    words = ["observation"]
+    if observation.session is not None:
+        words.append(f"of session {observation.session!r}")
+    if observation.step is not None:
+        words.append(f"step {observation.step}")
+    return ", ".join([" ".join(words[:2]), *words[2:]])
+
+
+def _check_aspect(task: TaskInfo, view: str, shape: tuple[int, ...], where: str) -> None:
+    if task.image_size is None or view not in task.views:
+        return
+    height, width = task.image_size
+    if abs(shape[1] / shape[0] * height / width - 1) > _ASPECT_TOLERANCE:
+        raise ValueError(
+            f"{where}: the picture of view {view!r} has {shape[0]} x {shape[1]} pixels (height x "
+            f"width), but training saw {height} x {width}: crop it to that shape, since stretching "
+            "it would move everything in it"
+        )

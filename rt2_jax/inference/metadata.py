@@ -1,0 +1,42 @@
+"""What a client must know of a policy before it acts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.training.description import RunDescription
+
+TERMINATE = "1 = go on, 0 = terminate"
+
+
+def describe_task(description: RunDescription, task: TaskInfo) -> dict[str, Any]:
+    """A robot task of a checkpoint as plain JSON: prompt, pictures, actions, and all hashes.
+
+    Raises:
+      ValueError, KeyError: as `RunDescription.action_tokens`.
+    """
+    bound = description.action_tokens(task).codec
+    assert task.robot is not None
+    space, spec = task.robot.action_space, description.inputs
+    return {
+        "code_version": description.code_version,
+        "mixture": description.manifest.mixture,
+        "mixture_hash": description.manifest.hash,
+        "task": task.name,
+        "embodiment": task.robot.embodiment,
+        "prompt": task.prompt,
+        "views": [view for view in task.views if (view, 0) in spec.image_slots],
+        "camera_size": list(task.image_size) if task.image_size else None,
+        "image_slots": [list(slot) for slot in spec.image_slots],
+        "image_size": list(spec.image_size),
+        "action_space": space.to_json(),
+        "action_space_hash": space.hash,
+        "action_bounds": bound.bounds.to_json(),
+        "terminate": TERMINATE if "terminate" in space.names else None,
+        "codec": bound.codec.to_json(),
+        "codec_hash": bound.codec.hash,
+        "horizon": bound.codec.horizon,
+        "control_rate_hz": space.control_rate_hz,
+        "vocabulary_hash": description.tokenizer.hash,
+    }

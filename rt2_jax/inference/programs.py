@@ -1,0 +1,89 @@
+"""Compiled decoding: one program for each batch size and length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rt2_jax.models.model import Params, VisionLanguageModel
+
+_FEATURES = ("images", "image_mask", "encoder_input_tokens")
+
+
+class DecodePrograms:
+    """Greedy decoding of any number of examples with programs of a few batch sizes.
+
+    A program encodes once and writes all tokens in one loop on the device. Examples are padded to
+    the next batch size, or cut into several batches.
+
+    Args:
+      model: whose parameters they are.
+      params: on the device.
+      batch_sizes: of the programs.
+
+    Raises:
+      ValueError: no batch sizes, or one that is no positive integer.
+    """
+
+    def __init__(
+        self, model: VisionLanguageModel, params: Params, batch_sizes: Sequence[int]
+    ) -> None:
+        sizes = tuple(sorted(set(batch_sizes)))
+        if not sizes or any(type(size) is not int or size < 1 for size in sizes):
+            raise ValueError(
+                f"batch_sizes: found {list(batch_sizes)}, expected one or more integers above 0"
+            )
+        self.batch_sizes = sizes
+        self._params = params
+        self._programs: dict[tuple[int, int, bool], Any] = {}
+
+        def decode(
+            params: Params, batch: Mapping[str, jax.Array], start: jax.Array, mask: Any
+        ) -> tuple[jax.Array, jax.Array]:
+            batch = {**batch, "decoder_input_tokens": start}
+            tokens, aux = model.predict_batch_with_aux(params, batch, token_mask=mask)
+            return tokens, aux["scores"]
+
+        self._decode = jax.jit(decode)
+
+    def decode(
+        self, examples: Sequence[Mapping[str, np.ndarray]], length: int, mask: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest allowed token at each place, given those before it.
+
+        Args:
+          examples: features of `ModelInputs.observe`; others are not read.
+          length: tokens to write.
+          mask: bool [length, vocab], which tokens may stand at each place; None for all.
+
+        Returns:
+          int32 [B, length] (0 after the end), and float32 [B], their log-probabilities.
+        """
+        tokens, scores = [np.zeros((0, length), np.int32)], [np.zeros(0, np.float32)]
+        largest = self.batch_sizes[-1]
+        for first in range(0, len(examples), largest):
+            part = examples[first : first + largest]
+            size = next(size for size in self.batch_sizes if size >= len(part))
+            rows = [*part, *[part[-1]] * (size - len(part))]
+            batch = {name: np.stack([row[name] for row in rows]) for name in _FEATURES}
+            answer = self._program(batch, length, mask)
+            tokens.append(np.asarray(answer[0])[: len(part)])
+            scores.append(np.asarray(answer[1])[: len(part)])
+        return np.concatenate(tokens), np.concatenate(scores)
+
+    def _program(
+        self, batch: Mapping[str, np.ndarray], length: int, mask: np.ndarray | None
+    ) -> tuple[jax.Array, jax.Array]:
+        size = len(batch["images"])
+        start = jnp.zeros((size, length), jnp.int32)
+        key = (size, length, mask is not None)
+        if key not in self._programs:
+            # Compiled for these shapes only: a request can never set off a compilation that the
+            # warm-up did not see.
+            lowered = self._decode.lower(self._params, batch, start, mask)
+            self._programs[key] = lowered.compile()
+        return self._programs[key](self._params, batch, start, mask)

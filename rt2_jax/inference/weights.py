@@ -1,0 +1,43 @@
+"""The weights of a checkpoint: what shape they have, and which they are."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from rt2_jax.models.model import Params, VisionLanguageModel
+from rt2_jax.training.description import RunDescription
+
+
+def abstract_params(description: RunDescription) -> Any:
+    """Shapes and dtypes of a checkpoint's parameters, all on the first device."""
+    spec = description.inputs
+    shapes: dict[str, tuple[int, ...]] = {
+        "images": (1, len(spec.image_slots), *spec.image_size, 3),
+        "image_mask": (1, len(spec.image_slots)),
+        "encoder_input_tokens": (1, spec.encoder_length),
+    }
+    for name in ("input_tokens", "target_tokens", "loss_weights"):
+        shapes[f"decoder_{name}"] = (1, spec.decoder_length)
+    model = VisionLanguageModel(description.model)
+    params = jax.eval_shape(
+        lambda: model.get_initial_variables(jax.random.key(0), shapes)["params"]
+    )
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), params
+    )
+
+
+def weights_hash(params: Params) -> str:
+    """Tells trainings apart: SHA-256 of the first 256 numbers of every array.
+
+    Not of all: of a large model that would take longer than to load it.
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf.reshape(-1)[:256], np.float32).tobytes())
+    return digest.hexdigest()

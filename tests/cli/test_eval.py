@@ -1,0 +1,100 @@
+"""`rt2 eval offline` and `rt2 eval pointing`: what they print, write and refuse."""
+
+import json
+import pathlib
+import runpy
+import types
+
+import pytest
+
+from rt2_jax.cli.main import main
+
+FOLDER = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small policy: see `tests/inference/small_policy.py`."""
+    return types.SimpleNamespace(**runpy.run_path(str(FOLDER / "inference" / "small_policy.py")))
+
+
+@pytest.fixture(scope="module")
+def caches(small, tmp_path_factory):
+    root = tmp_path_factory.mktemp("caches")
+    small.write_caches(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(small, caches, tmp_path_factory):
+    """A run's folder with one checkpoint of random weights."""
+    description = small.describe(caches)
+    state, _ = small.make_state(description, caches)
+    return small.write_checkpoint(tmp_path_factory.mktemp("run"), description, state).parent
+
+
+@pytest.fixture(scope="module")
+def pictures(small, tmp_path_factory):
+    """A COCO folder with one picture of one cube."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "images").mkdir()
+    (folder / "images" / "0.png").write_bytes(small.encoded(small.picture(0)))
+    image = {"id": 0, "file_name": "0.png", "height": 24, "width": 32}
+    box = {"image_id": 0, "category_id": 0, "bbox": [4, 4, 8, 8]}
+    data = {"images": [image], "annotations": [box], "categories": [{"id": 0, "name": "cube"}]}
+    (folder / "instances.json").write_text(json.dumps(data))
+    return folder
+
+
+def evaluate(*words):
+    return main(["eval", *map(str, words)])
+
+
+def test_offline_prints_a_table_and_writes_json(run, caches, capsys, tmp_path):
+    out = tmp_path / "out.json"
+    words = ("--cache-dir", caches, "--limit", 3, "--json", out, "--batch-size", 4)
+    assert evaluate("offline", run, *words) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("checkpoint_0, split 'validation'\n\narm_pick: 3 steps, ")
+    assert "tokens right without terminate: " in printed.out
+    assert printed.err.splitlines() == [
+        "rt2 eval: arm_pick: 3 answered",
+        "rt2 eval: cups: 3 answered",
+    ]
+    data = json.loads(out.read_text())
+    assert [task["task"] for task in data["tasks"]] == ["arm_pick", "cups"]
+    fields = data["tasks"][0]["fields"]
+    assert (fields[0]["name"], fields[1]["unit"]) == ("terminate", "m")
+    assert fields[1]["policy"]["mean_error"] > 0
+
+
+def test_pointing_prints_a_table_and_writes_json(run, pictures, capsys, tmp_path):
+    out = tmp_path / "out.json"
+    assert evaluate("pointing", run, "--pictures", pictures, "--json", out) == 0
+    printed = capsys.readouterr().out
+    assert "in the grown box" in printed and "0.png, 'cube': answered " in printed
+    assert json.loads(out.read_text())["rows"][0]["strict"]["trials"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("offline", "none"), "no checkpoint and no run: it is no directory"),
+        (("offline", "RUN", "--cache-dir", "none"), "run: rt2 data cache arm_pick --split valid"),
+        (("offline", "RUN", "--split", "test"), "is not cached"),
+        (("offline", "RUN", "--task", "mugs"), "no task 'mugs' in the checkpoint's mixture 'half'"),
+        (("offline", "RUN", "--limit", 0), "limit: found 0"),
+        (("offline", "RUN", "--batch-size", 0), "batch_sizes: found [0]"),
+        (("offline", "RUN", "--json", "no/where.json"), "--json no/where.json: expected a file's"),
+        (("pointing", "RUN", "--pictures", "none"), "no file none/instances.json"),
+    ],
+)
+def test_bad_input_is_one_line(run, caches, capsys, words, message, monkeypatch):
+    monkeypatch.chdir(caches.parent)
+    words = [run if word == "RUN" else word for word in words]
+    if words[0] == "offline" and "--cache-dir" not in words:
+        words += ["--cache-dir", caches]
+    assert evaluate(*words) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("rt2 eval: error: ") and printed.err.count("\n") == 1
+    assert message in printed.err and printed.out == ""
