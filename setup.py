@@ -69,7 +69,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    install_requires=["numpy>=1.26"],
+    install_requires=["numpy>=1.26", "msgpack>=1.1", "websockets>=14"],
     extras_require=EXTRAS,
     # `rt2_jax/{tasks,gin_configs,launch}` are links to the folders at the top, so that they are
     # packaged under `rt2_jax` and nothing generic lands in site-packages.

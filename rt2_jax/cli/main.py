@@ -46,6 +46,8 @@ VERBS = {
     "data": Verb("tasks and mixtures: list, show tokens, cache, resolve", "data,sim"),
     "train": Verb("trains what gin files describe", "train"),
     "eval": Verb("policies on recorded steps, on pictures, in closed loop", "train,eval,sim"),
+    "serve": Verb("serves a checkpoint to robots", "serve,train"),
+    "act": Verb("asks a policy server once and prints the action", "train"),
     "sim": Verb("the table-top world: list, record demonstrations, roll out policies", "sim,data"),
 }
 

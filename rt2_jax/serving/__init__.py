@@ -1,0 +1,13 @@
+"""The server: robots' observations in over openpi's websocket wire, checked actions out."""
+
+from rt2_jax._lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "app": ["make_app"],
+        "batching": ["BatchingQueue", "DeadlineError"],
+        "requests": ["BatchPolicy", "Schema"],
+        "server": ["PolicyServer", "serve"],
+    },
+)
