@@ -20,7 +20,12 @@ SAMPLE_SIDE = 256  # pixels; the sample is for models of 64 to 224
 
 web_task(
     "coco_captions",
-    caption_source("coco", annotations="annotations/captions_train2017.json", images="train2017"),
+    caption_source(
+        "coco",
+        annotations="annotations/captions_train2017.json",
+        images="train2017",
+        lower_case=True,
+    ),
     prompt=CAPTION_PROMPT,
     read_from="coco/annotations/captions_train2017.json",
 )
@@ -38,7 +43,7 @@ web_task(
 )
 web_task(
     "coco_sample_captions",
-    caption_source("coco/ccby", longest_side=SAMPLE_SIDE),
+    caption_source("coco/ccby", longest_side=SAMPLE_SIDE, lower_case=True),
     prompt=CAPTION_PROMPT,
     read_from="coco/ccby/captions.json",
 )

@@ -43,6 +43,7 @@ class Verb:
 
 
 VERBS = {
+    "demo": Verb("the main job in small: record, co-fine-tune, serve, drive, report", "all"),
     "data": Verb("tasks and mixtures: list, show tokens, cache, resolve", "data,sim"),
     "train": Verb("trains what gin files describe", "train"),
     "eval": Verb("policies on recorded steps, on pictures, in closed loop", "train,eval,sim"),

@@ -34,10 +34,17 @@ def unpack(frame: bytes) -> Any:
 
     try:
         return msgpack.unpackb(frame, object_hook=_decode, strict_map_key=False)
-    except ValueError:
+    except (TypeError, _BadArray):
         raise
     except Exception as error:  # msgpack's errors have no base class of their own
-        raise ValueError(f"found {len(frame)} bytes that are no msgpack frame ({error})") from error
+        raise ValueError(
+            f"found {len(frame)} bytes that are no msgpack map ({type(error).__name__}: {error}); "
+            "pack requests as openpi's msgpack_numpy does"
+        ) from error
+
+
+class _BadArray(ValueError):
+    """An array whose bytes and shape do not agree."""
 
 
 def _encode(value: Any) -> Any:
@@ -59,7 +66,16 @@ def _decode(value: Any) -> Any:
     if b"__ndarray__" in value:
         dtype = np.dtype(value[b"dtype"])
         _check_kind(dtype)
-        return np.frombuffer(value[b"data"], dtype).reshape(value[b"shape"]).copy()
+        shape, data = tuple(value[b"shape"]), value[b"data"]
+        size = dtype.itemsize
+        for side in shape:
+            size *= side
+        if any(type(side) is not int or side < 0 for side in shape) or size != len(data):
+            raise _BadArray(
+                f"an array of {dtype} and shape {list(shape)} with {len(data)} bytes, expected "
+                f"{size}: send C-ordered bytes and the array's own shape"
+            )
+        return np.frombuffer(data, dtype).reshape(shape).copy()
     if b"__npgeneric__" in value:
         dtype = np.dtype(value[b"dtype"])
         _check_kind(dtype)

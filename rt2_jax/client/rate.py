@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Dict, List
+from collections import deque
+from typing import Deque, Dict
 
 import numpy as np
 
+_KEPT = 10_000  # periods, for the percentiles
 _LOG = logging.getLogger("rt2_jax.client")
 
 
@@ -36,8 +38,9 @@ class ControlRate:
         self.ticks = 0
         self.missed = 0
         self._report_every_s = report_every_s
-        self._busy_s: List[float] = []
-        self._begin = self._reported = time.monotonic()
+        self._busy_s: Deque[float] = deque(maxlen=_KEPT)
+        self._begin = 0.0  # set by the first tick
+        self._reported = time.monotonic()
         self._missed_reported = 0
 
     def wait(self) -> bool:
@@ -47,6 +50,8 @@ class ControlRate:
           Whether the tick is on time.
         """
         now = time.monotonic()
+        if self.ticks == 0:
+            self._begin = now
         self._busy_s.append(now - self._begin)
         due = self._begin + self.period_s
         late = now - due

@@ -15,6 +15,7 @@ from rt2_jax.client.frames import DEADLINE, PROTOCOL_VERSION, pack, unpack
 
 _LOG = logging.getLogger("rt2_jax.client")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_CLOSE_S = 0.5  # a server that does not answer does not say goodbye either
 
 
 class PolicyServerError(RuntimeError):
@@ -186,6 +187,7 @@ class RemotePolicy:
                 compression=None,
                 max_size=None,
                 open_timeout=self._timeout_s,
+                close_timeout=_CLOSE_S,
             )
         except InvalidHandshake as error:
             raise ConnectionError(f"{self.url}: the server refused: {_reason(error)}") from error

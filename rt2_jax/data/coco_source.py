@@ -29,6 +29,7 @@ def caption_source(
     annotations: str = "captions.json",
     images: str = "images",
     longest_side: int | None = None,
+    lower_case: bool = False,
     split_folders: Sequence[str] = (),
 ) -> seqio.DataSource:
     """Each human caption of each photo; the text is empty.
@@ -39,6 +40,8 @@ def caption_source(
       images: the folder of the photos, in the folder.
       longest_side: shrinks larger photos to this many pixels; decoding full ones costs training
         more time than anything else. None keeps them as they are.
+      lower_case: a few captions are written in capitals, which small vocabularies spell letter by
+        letter; captions are compared without regard to case anyway.
       split_folders: names of splits, each a folder of its own in `folder`; with none of them
         everything is the split `train`.
     """
@@ -48,7 +51,8 @@ def caption_source(
         files = {image["id"]: image["file_name"] for image in data["images"]}
         for caption in data["annotations"]:
             file = look_up(files, caption["image_id"], root / annotations, "image_id")
-            yield file, "", caption["caption"].strip(), str(caption["id"])
+            text = caption["caption"].strip()
+            yield file, "", text.lower() if lower_case else text, str(caption["id"])
 
     return _source(folder, images, longest_side, read, split_folders)
 

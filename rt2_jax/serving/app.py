@@ -78,6 +78,8 @@ class PolicyApp:
     async def _readyz(self, request: Request) -> Response:
         if self.draining:
             return PlainTextResponse("ending\n", status_code=503)
+        if self._queue is None or not self._queue.working:
+            return PlainTextResponse("nothing is being answered\n", status_code=503)
         return PlainTextResponse("OK\n")
 
     async def _metadata(self, request: Request) -> Response:
@@ -121,6 +123,8 @@ class PolicyApp:
             pass
         finally:
             self.metrics.connections(-1)
+            if self._queue is not None and not self.draining:
+                await self._queue.reset(name)  # frames of requests that named no session
 
     async def _answer(
         self, frame: bytes | None, name: str, told: set[str], previous_ms: float | None
@@ -132,7 +136,7 @@ class PolicyApp:
             if frame is None:
                 raise TypeError("request: found a text frame, expected a binary msgpack frame")
             data = unpack(frame)
-            if isinstance(data, dict) and "reset" in data:
+            if isinstance(data, dict) and set(data) == {"reset"}:
                 await self._queue.reset(str(data["reset"] or name))
                 return pack({"reset": True})
             if self.draining:
@@ -152,8 +156,7 @@ class PolicyApp:
         except Exception as error:
             self.metrics.outcome("failed", time.perf_counter() - begin)
             _LOG.exception("%s: the policy failed", name)
-            return f"FAILED: {type(error).__name__}: {_message(error)}"
-        self.metrics.outcome("answered", time.perf_counter() - begin)
+            return f"FAILED: {_message(error)}"
         timing = {
             "infer_ms": 1000 * answer.infer_s,
             "queue_ms": 1000 * answer.queue_s,
@@ -166,16 +169,21 @@ class PolicyApp:
         for warning in warnings:
             told.add(warning)
             _LOG.warning("%s: %s", name, warning)
-        return pack(
-            {
-                **{key: _plain(value) for key, value in answer.result.items()},
-                "seq": request.seq,
-                "session": request.observation.session,
-                "warnings": warnings,
-                "server_timing": timing,
-                "policy_timing": {"infer_ms": timing["infer_ms"]},
-            }
-        )
+        reply = {
+            **{key: _plain(value) for key, value in answer.result.items()},
+            "seq": request.seq,
+            "session": request.observation.session,
+            "warnings": warnings,
+            "server_timing": timing,
+            "policy_timing": {"infer_ms": timing["infer_ms"]},
+        }
+        try:
+            packed = pack(reply)
+        except TypeError as error:
+            self.metrics.outcome("failed", time.perf_counter() - begin)
+            return f"FAILED: the policy's answer cannot be sent: {error}"
+        self.metrics.outcome("answered", time.perf_counter() - begin)
+        return packed
 
 
 def make_app(policy: BatchPolicy, largest_batch: int = 8, token: str | None = None) -> Starlette:

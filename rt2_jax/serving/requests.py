@@ -109,7 +109,10 @@ class Schema:
                 "words under 'prompt'"
             )
         if isinstance(prompt, bytes):
-            prompt = prompt.decode()
+            try:
+                prompt = prompt.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"request: prompt: not UTF-8 ({error}); send text") from error
         state = frame.get("state", frame.get(_OPENPI_STATE))
         observation = Observation(
             images=images,
@@ -135,7 +138,13 @@ class Schema:
             )
 
     def _images(self, frame: Mapping[str, Any], unread: list[str]) -> dict[str, np.ndarray]:
-        given = dict(frame.get("images") or {})
+        given = frame.get("images") or {}
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"request: images: found {type(given).__name__}, expected a map from view to uint8 "
+                "[H, W, 3]"
+            )
+        given = dict(given)
         for key in frame:
             if key in _OPENPI_VIEWS and _OPENPI_VIEWS[key] < len(self.views):
                 given.setdefault(self.views[_OPENPI_VIEWS[key]], frame[key])
@@ -156,7 +165,10 @@ class Schema:
 def _as_state(state: Any) -> np.ndarray | None:
     if state is None:
         return None
-    array = np.asarray(state)
+    try:
+        array = np.asarray(state)
+    except ValueError as error:
+        raise ValueError(f"request: state: found no array ({error}), expected numbers") from error
     if array.dtype.kind not in "fiu":
         raise TypeError(f"request: state: found {array.dtype}, expected numbers")
     return array.astype(np.float32)
@@ -167,7 +179,10 @@ def _budget(frame: Mapping[str, Any]) -> float | None:
     for name in ("budget_ms", "age_ms"):
         value = frame.get(name)
         if value is not None and not (
-            isinstance(value, (int, float, np.number)) and np.isfinite(value) and value >= 0
+            isinstance(value, (int, float, np.number))
+            and not isinstance(value, bool)
+            and np.isfinite(value)
+            and value >= 0
         ):
             raise ValueError(f"request: {name}: found {value!r}, expected milliseconds from 0")
         numbers[name] = value

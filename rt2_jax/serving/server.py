@@ -73,6 +73,12 @@ class PolicyServer(uvicorn.Server):
         """The bound port, once `started`."""
         return self.servers[0].sockets[0].getsockname()[1]
 
+    @property
+    def url(self) -> str:
+        """Where clients connect, once `started`."""
+        host = self.config.host
+        return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}"
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Takes nothing new, lets finish what is under way, then ends."""
         if self.policy_app.draining:  # asked twice
@@ -104,7 +110,7 @@ class PolicyServer(uvicorn.Server):
                 raise OSError(f"{self.config.host}:{self.config.port} cannot be bound")
             time.sleep(0.01)
         try:
-            yield f"ws://{self.config.host}:{self.port}"
+            yield self.url
         finally:
             self.handle_exit(signal.SIGTERM, None)
             thread.join()
@@ -136,7 +142,7 @@ def serve(
     def tell() -> None:
         while not server.started:
             time.sleep(0.01)
-        ready(f"ws://{host}:{server.port}")
+        ready(server.url)
 
     threading.Thread(target=tell, daemon=True).start()
     try:

@@ -44,6 +44,7 @@ class LoopConfig:
       log_period: numbers go to the logs after every so many steps.
       save_period: a checkpoint after every so many steps, and at the end.
       max_skipped_in_a_row: so many steps in a row that are not finite end the run.
+      save_first: a checkpoint of step 0 too: of the parameters that the run began with.
 
     Raises:
       ValueError: one is not positive.
@@ -54,6 +55,7 @@ class LoopConfig:
     log_period: int = 10
     save_period: int = 1000
     max_skipped_in_a_row: int = 10
+    save_first: bool = False
 
     def __post_init__(self) -> None:
         for name in ("total_steps", "log_period", "save_period", "max_skipped_in_a_row"):
@@ -129,6 +131,9 @@ def train(
     meter = _Meter(config, sources, logs)
     pending: StepMetrics | None = None
     with _sigterm() as stopped:
+        if config.save_first and step == 0 and saved_step is None:
+            checkpoints.save(state, batches.get_state(), description)
+            saved_step = step
         while step < config.total_steps and not stopped.is_set():
             with meter.waiting_for_data():
                 batch = next(batches)
