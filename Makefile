@@ -22,9 +22,8 @@ test: $(INSTALLED) ## install everything the tests need from PyPI, then run the 
 check-long: ## the full forms of the slow tests, and all the others
 	RT2_CHECK=full $(MAKE) test TESTS=
 
-demo: ## the main job in small (not there yet)
-	@echo 'make demo: not there yet: it needs the trainer, the server and the closed loop,' \
-		'which come next (CHANGELOG.md)' >&2; exit 1
+demo: $(INSTALLED) ## the main job in small: record, co-fine-tune, serve, drive; LONG=1: for longer
+	$(BIN)/rt2 demo $(if $(LONG),--long)
 
 docs: $(INSTALLED) ## write what is generated: docs/features.md and the README's table
 	$(BIN)/python docs/features.py

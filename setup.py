@@ -76,6 +76,7 @@ setup(
     packages=find_packages(include=["rt2_jax", "rt2_jax.*"]),
     package_data={
         "rt2_jax": [
+            "pretrained/**",
             "py.typed",
             "**/*.gin",
             "**/*.json",

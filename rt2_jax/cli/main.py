@@ -49,6 +49,7 @@ VERBS = {
     "eval": Verb("policies on recorded steps, on pictures, in closed loop", "train,eval,sim"),
     "serve": Verb("serves a checkpoint to robots", "serve,train"),
     "act": Verb("asks a policy server once and prints the action", "train"),
+    "convert": Verb("a checkpoint's parameters alone, for serving", "train"),
     "sim": Verb("the table-top world: list, record demonstrations, roll out policies", "sim,data"),
 }
 

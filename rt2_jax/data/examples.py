@@ -89,6 +89,10 @@ class TaskExamples:
         else:
             tokens, weighted = self._chunk(self._tokens, index, step)
         features |= self._inputs.answer(tokens, weighted=weighted, where=where)
+        dropout = self._inputs.spec.action_input_dropout
+        if self._tokens is not None and rng is not None and dropout:
+            shown = features["decoder_input_tokens"]
+            shown[rng.random(len(shown)) < dropout] = 0
         features["source_id"] = np.array(self.source_id, np.int32)
         return features
 

@@ -30,6 +30,9 @@ class InputSpec:
         name places in them.
       brightness: in training, all pictures of an example are multiplied by a factor from
         1 - brightness to 1 + brightness.
+      action_input_dropout: in training, the part of a robot's earlier tokens that the decoder is
+        not shown (word dropout, Bowman et al. 2016, section 3.1). With few demonstrations an
+        action's first tokens tell the others, and what the picture says is not learned.
 
     Raises:
       ValueError: no slots or one twice, a time after now, or a number out of its range.
@@ -41,6 +44,7 @@ class InputSpec:
     decoder_length: int
     robot_crop: float = 1.0
     brightness: float = 0.0
+    action_input_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         slots = self.image_slots
@@ -56,6 +60,10 @@ class InputSpec:
             raise ValueError(
                 f"InputSpec: found robot_crop {self.robot_crop} and brightness {self.brightness}, "
                 "expected a crop above 0 up to 1, and a brightness from 0 to below 1"
+            )
+        if not 0 <= self.action_input_dropout <= 1:
+            raise ValueError(
+                f"InputSpec.action_input_dropout: found {self.action_input_dropout}, not in 0..1"
             )
 
     def to_json(self) -> dict[str, Any]:

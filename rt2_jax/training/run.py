@@ -24,6 +24,7 @@ from rt2_jax.models.model import VisionLanguageModel
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.checkpoints import (
     Checkpoints,
+    check_params,
     latest_checkpoint,
     read_description,
     restore_params,
@@ -67,6 +68,7 @@ class RunConfig:
       action_tokens: `integer_pieces` (PaLI-X) or `rare_pieces` (PaLM-E).
       robot_crop: side of the random crop of robot pictures in training, of the central one later.
       brightness: in training, pictures are multiplied by 1 - brightness to 1 + brightness.
+      action_input_dropout: the part of earlier action tokens that training hides from the decoder.
       source_weights: of tasks whose examples' loss is multiplied by another number than 1.
       data_seed: of the data's order and augmentation; `loop.seed` is that of parameters.
       workers: processes that make examples; 0 for a thread.
@@ -98,6 +100,7 @@ class RunConfig:
     action_tokens: str = "integer_pieces"
     robot_crop: float = 1.0
     brightness: float = 0.0
+    action_input_dropout: float = 0.0
     source_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     data_seed: int = 0
     workers: int = 0
@@ -180,6 +183,7 @@ def prepare(config: RunConfig) -> Run:
         config.decoder_length,
         config.robot_crop,
         config.brightness,
+        config.action_input_dropout,
     )
     check_fits(config.model, inputs, tokenizer)
     names = [task.info.name for task in manifest.tasks]
@@ -223,10 +227,12 @@ def prepare(config: RunConfig) -> Run:
         np.array([config.source_weights.get(name, 1.0) for name in names]),
         np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
     )
+    initializer = train_state_initializer(model, partitioner, shapes, types)
     initial = None
     if config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
         _check_initial(initial, description)
+        check_params(initial, initializer.abstract.params)
     return Run(
         config=config,
         manifest=manifest,
@@ -235,7 +241,7 @@ def prepare(config: RunConfig) -> Run:
         description=description,
         model=model,
         partitioner=partitioner,
-        initializer=train_state_initializer(model, partitioner, shapes, types),
+        initializer=initializer,
         rules=rules,
         batch_shapes=shapes,
         initial_checkpoint=initial,
@@ -250,18 +256,19 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
       logs: gives more logs for a run that starts at this step.
 
     Raises:
-      ValueError: the latest checkpoint is damaged or of another run; nothing was written.
+      ValueError: the latest or the initial checkpoint is damaged, or the latest is of another run;
+        nothing was written.
       NotFiniteError: see `LoopConfig.max_skipped_in_a_row`.
     """
     config, directory = run.config, pathlib.Path(run.config.model_dir)
     before = _latest_in(directory)
     if before is not None:
         run.description.check_same(read_description(before), str(before))
+    initial = _init_from(run) if before is None and run.initial_checkpoint is not None else None
     first = jax.process_index() == 0
     with run.batches() as batches, Checkpoints(directory, config.keep, config.keep_period) as kept:
-        if before is None and run.initial_checkpoint is not None:
-            state = _init_from(run)
-        else:
+        state = initial
+        if state is None:
             state = restore_or_init(run.initializer, batches, kept, config.loop.seed)
         start = int(state.step)
         everything: list[Log] = []

@@ -58,11 +58,11 @@ def make_train_step(
     """The compiled step: (state, global batch, the run's key) -> (new state, metrics).
 
     `rules` say what counts of the examples of each source. The loss is the sum over all weighted
-    targets divided once: by the sum of their weights, or by
-    what the model's `loss_normalizing_factor` says of the whole batch. (T5X divides within every
-    microbatch and adds up, which multiplies gradients by up to their number.) The key of a step's
-    dropout is a function of the run's key and the step. A step whose loss or gradient is not finite
-    changes nothing but the step. The memory of the state given is used again.
+    targets divided once: by the sum of their weights, or by what the model's
+    `loss_normalizing_factor` says of the whole batch. (T5X divides within every microbatch and adds
+    up, which multiplies gradients by up to their number.) The key of a step's dropout is a function
+    of the run's key and the step. A step whose loss or gradient is not finite changes nothing but
+    the step. The memory of the state given is used again.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, initializer.abstract)
 

@@ -13,6 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rt2_jax.training.checkpoints import (
     Checkpoints,
     checkpoint_path,
+    export_params,
+    latest_checkpoint,
     read_description,
     restore_params,
 )
@@ -188,3 +190,97 @@ def test_a_damaged_json_item_is_refused(state, saved, item):
             read_description(saved / "checkpoint_5")
         else:
             restore(saved, abstract(state))
+
+
+def files(directory):
+    return {
+        str(file.relative_to(directory)): file.read_bytes()
+        for file in directory.rglob("*")
+        if file.is_file()
+    }
+
+
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16"])
+def test_what_is_exported_holds_the_parameters_and_the_description_alone(
+    state, saved, tmp_path_factory, dtype
+):
+    out = tmp_path_factory.mktemp("out")
+    exported = export_params(saved / "checkpoint_5", out, dtype)
+    assert exported == out / "checkpoint_5" and [each.name for each in out.iterdir()] == [
+        "checkpoint_5"
+    ]
+    assert {each.name for each in exported.iterdir() if each.is_dir()} == {"params", "rt2"}
+    assert read_description(exported) == DESCRIPTION
+    rounded = jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), state.params)
+    stored = export_params(exported, out / "again")
+    for path in (exported, stored):
+        found = restore_params(path, abstract(rounded))
+        assert_same(found, rounded)
+        assert found["encoder"]["kernel"].dtype == rounded["encoder"]["kernel"].dtype
+    # To go on training from: float32, with what the file has left of it.
+    found = restore_params(exported, abstract(state.params))
+    assert found["encoder"]["kernel"].dtype == "float32"
+    assert_same(found, jax.tree.map(lambda leaf: leaf.astype("float32"), rounded))
+
+
+def test_what_a_mesh_saved_is_exported_whole(tiny, state, tmp_path):
+    mesh = tiny.make_partitioner(8, fsdp=4, tensor=2).mesh
+    divided = NamedSharding(mesh, PartitionSpec("fsdp", "tensor"))
+    params = jax.device_put(state.params, divided)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state.replace(params=params), DATASET, DESCRIPTION)
+    exported = export_params(tmp_path / "checkpoint_5", tmp_path / "out")
+    assert_same(restore_params(exported, abstract(state.params)), state.params)
+    again = restore_params(exported, abstract(state.params, divided))
+    assert again["encoder"]["kernel"].sharding == divided
+    assert_same(again, state.params)
+
+
+def test_an_export_overwrites_nothing(saved, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    export_params(saved / "checkpoint_5", out)
+    before = files(out)
+    with pytest.raises(FileExistsError, match="checkpoint_5 exists already; nothing was written"):
+        export_params(saved / "checkpoint_5", out, "bfloat16")
+    assert files(out) == before
+    with pytest.raises(FileExistsError):
+        export_params(saved / "checkpoint_5", saved)
+
+
+@pytest.mark.parametrize("item", ["state", "rt2"])
+def test_an_export_of_a_checkpoint_without_an_item_writes_nothing(saved, tmp_path_factory, item):
+    out = tmp_path_factory.mktemp("out")
+    shutil.rmtree(saved / "checkpoint_5" / item)
+    with pytest.raises(FileNotFoundError, match=f"no whole checkpoint: {item} missing"):
+        export_params(saved / "checkpoint_5", out)
+    assert list(out.iterdir()) == []
+
+
+def test_an_export_of_a_damaged_checkpoint_writes_nothing(saved, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    metadata = saved / "checkpoint_5" / "state" / "_METADATA"
+    metadata.write_bytes(metadata.read_bytes()[:20])
+    with pytest.raises(ValueError, match="checkpoint_5: the checkpoint is damaged"):
+        export_params(saved / "checkpoint_5", out)
+    assert list(out.iterdir()) == []
+
+
+def test_the_latest_checkpoint_is_found_from_the_run_or_from_itself(state, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (9, 10):
+            checkpoints.save(state.replace(step=jnp.int32(step)), DATASET, DESCRIPTION)
+    shutil.copytree(tmp_path / "checkpoint_10", tmp_path / "checkpoint_11.orbax-checkpoint-tmp")
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint_10"
+    assert latest_checkpoint(str(tmp_path / "checkpoint_9")) == tmp_path / "checkpoint_9"
+    exported = export_params(tmp_path / "checkpoint_9", tmp_path / "exported")
+    assert latest_checkpoint(tmp_path / "exported") == exported
+
+
+def test_a_directory_that_is_neither_run_nor_checkpoint_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint and no run: it holds no whole"):
+        latest_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere: no checkpoint and no run: it is no dir"):
+        latest_checkpoint(tmp_path / "nowhere")
+    (tmp_path / "checkpoint_3").mkdir()
+    with pytest.raises(FileNotFoundError, match="no whole checkpoint: state and rt2 missing"):
+        latest_checkpoint(tmp_path / "checkpoint_3")

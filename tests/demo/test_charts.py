@@ -1,0 +1,39 @@
+"""Charts are SVG that a browser reads, and show the numbers they were given."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from rt2_jax.demo.charts import histogram, line_chart, success_bar
+
+
+def test_a_line_chart_draws_every_point_of_every_series():
+    text = line_chart({"a & b": [(0, 0.0), (10, 1.0)], "c": [(5, 0.5)]}, "step", "y", True)
+    root = ElementTree.fromstring(text)
+    lines = [each.attrib["points"].split() for each in root.iter("polyline")]
+    assert [len(points) for points in lines] == [2, 1]
+    heights = [float(point.split(",")[1]) for point in lines[0]]
+    assert heights[0] > float(lines[1][0].split(",")[1]) > heights[1]
+    assert "a & b" in [each.text for each in root.iter("text")]
+
+
+def test_a_histogram_counts_every_value_once():
+    values = [1.0] * 30 + [2.0] * 10 + [900.0]  # an outlier does not flatten the rest
+    root = ElementTree.fromstring(histogram(values, "ms", bins=10))
+    bars = [float(each.attrib["height"]) for each in root.iter("rect")]
+    assert len(bars) == 10
+    tall = sorted(bars)[-2:]
+    assert tall[1] / tall[0] == pytest.approx(30 / 11, rel=0.02)
+
+
+def test_a_success_bar_is_as_long_as_the_rate_and_says_it_in_words():
+    text = success_bar(0.5, 0.4, 0.6)
+    assert "50%, 95 % interval 40% to 60%" in text
+    widths = [float(width) for width in re.findall(r'<rect width="([\d.]+)"', text)]
+    assert widths[1] == widths[0] / 2
+
+
+@pytest.mark.parametrize("chart", [line_chart({}, "x", "y", False), histogram([], "ms")])
+def test_without_numbers_a_chart_says_so(chart):
+    assert chart == "<p>no numbers</p>"
