@@ -1,6 +1,8 @@
 """What every test may rely on: repeatable property tests, the sample data, how long to check."""
 
 import os
+import runpy
+import types
 from pathlib import Path
 
 import hypothesis
@@ -32,3 +34,14 @@ def full_check() -> bool:
     if length not in ("short", "full"):
         raise ValueError(f"RT2_CHECK is {length!r}; expected 'short' or 'full'")
     return length == "full"
+
+
+@pytest.fixture(scope="session")
+def tiny_mixture(tmp_path_factory) -> types.SimpleNamespace:
+    """What `tiny_mixture.py` defines, and what it wrote: `folder`, `cache` and `gin`."""
+    folder = tmp_path_factory.mktemp("tiny_mixture")
+    defined = runpy.run_path(str(Path(__file__).with_name("tiny_mixture.py")))
+    defined["write"](folder)
+    return types.SimpleNamespace(
+        **defined, folder=folder, cache=folder / "cache", gin=folder / "tiny.gin"
+    )

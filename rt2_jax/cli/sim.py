@@ -204,15 +204,10 @@ def _record(args: argparse.Namespace) -> int:
     )
     total = settings.episodes
     try:
-        with _progress(total) as report:
+        with _progress(total, "episodes recorded") as report:
             recording = record(settings, args.out, jobs=args.jobs, report=report)
     except KeyboardInterrupt:
-        print(
-            f"rt2 sim: interrupted: the finished files are kept in {args.out}; run the same "
-            "command again to continue",
-            file=sys.stderr,
-        )
-        return 130
+        return _interrupted(args.out)
     print(f"{recording.directory}: complete, {recording.successes}/{total} episodes succeeded")
     failures = total - recording.successes
     if failures > _MANY_FAILURES * total:
@@ -239,14 +234,26 @@ def _draw_stills(args: argparse.Namespace) -> int:
         world=load_world(args.world),
     )
     total = settings.scenes + settings.validation_scenes
-    with _progress(total, "scenes") as report:
-        folder = draw_pictures(settings, args.out, jobs=args.jobs, report=report)
+    try:
+        with _progress(total, "scenes drawn") as report:
+            folder = draw_pictures(settings, args.out, jobs=args.jobs, report=report)
+    except KeyboardInterrupt:
+        return _interrupted(args.out)
     print(f"{folder}: complete, {total} scenes in {len(settings.styles)} styles")
     return 0
 
 
+def _interrupted(out: str) -> int:
+    print(
+        f"rt2 sim: interrupted: the finished files are kept in {out}; run the same command again "
+        "to continue",
+        file=sys.stderr,
+    )
+    return 130
+
+
 @contextlib.contextmanager
-def _progress(total: int, what: str = "episodes") -> Iterator[Callable[[int], None]]:
+def _progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """Shows how many of them are done: a bar on a terminal, elsewhere ten lines."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn
@@ -271,7 +278,7 @@ def _report_lines(total: int, what: str) -> Callable[[int], None]:
         if tenth > told:
             told = tenth
             seconds = time.monotonic() - start
-            print(f"{done}/{total} {what} done, {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"{done}/{total} {what}, {seconds:.0f} s", file=sys.stderr, flush=True)
 
     return report
 

@@ -19,7 +19,15 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "resolve": ["find_tasks", "resolve_mixture"],
         "rlds_reader": ["rlds_source", "steps_of_episodes"],
         "step": ["TaskStep"],
-        "task_info": ["ROBOT_PROMPT", "RobotInfo", "TaskInfo"],
+        "task_info": [
+            "CAPTION_PROMPT",
+            "DETECTION_PROMPT",
+            "POINTING_PROMPT",
+            "ROBOT_PROMPT",
+            "RobotInfo",
+            "TaskInfo",
+            "VQA_PROMPT",
+        ],
         "vocabulary.tokenizer": ["Tokenizer", "load_vocabulary"],
     },
 )

@@ -56,6 +56,13 @@ def read_boxes(path: pathlib.Path) -> list[BoxedPhoto]:
       ValueError: not COCO's format; the message names what is missing.
     """
     data = load_json(path, "images", "annotations", "categories")
+    try:
+        return _photos(data, path)
+    except KeyError as error:
+        raise ValueError(f"{path}: not COCO's format, an entry has no {error}") from error
+
+
+def _photos(data: Mapping[str, Any], path: pathlib.Path) -> list[BoxedPhoto]:
     names = {category["id"]: category["name"] for category in data["categories"]}
     things: dict[Any, list[BoxedThing]] = {image["id"]: [] for image in data["images"]}
     sizes = {image["id"]: (image["width"], image["height"]) for image in data["images"]}

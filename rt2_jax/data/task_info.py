@@ -11,6 +11,12 @@ from rt2_jax.actions.space import ActionSpace
 
 ROBOT_PROMPT = "Q: what action should the robot take to {text}? A:"
 """RT-2, section 3.2."""
+CAPTION_PROMPT = "Generate caption in en"
+VQA_PROMPT = "Answer in en: {text}"
+"""Both are PaLI-X's own (RT-2, appendix D)."""
+DETECTION_PROMPT = "Detect the objects"
+POINTING_PROMPT = "Point to the {text}"
+"""Both are this project's; what is answered stands in `rt2_jax.data.places`."""
 
 
 @dataclass(frozen=True)

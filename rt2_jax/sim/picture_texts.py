@@ -12,6 +12,7 @@ from rt2_jax.sim.world import World
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 """Counts are words: an answer in digits would be an action token."""
 _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
+_VOWEL_SOUNDS = "aeiouAEFHILMNORSX8"  # of words, and of symbols as they are said
 _MOST_NAMED = 3  # things in a caption
 _APART = 0.12  # of a side: things must be so far apart to be left or right of each other
 
@@ -81,10 +82,10 @@ def _number(
 def _presence(
     things: Sequence[Thing], size: int, world: World, random: np.random.Generator
 ) -> tuple[str, str]:
-    if things and random.random() < 0.5:
-        return f"is there {_a(_pick(things, random).name)}?", "yes"
     names = {thing.name for thing in things}
     others = [f"{c} {s}" for c in world.colours for s in world.shapes if f"{c} {s}" not in names]
+    if things and (not others or random.random() < 0.5):
+        return f"is there {_a(_pick(things, random).name)}?", "yes"
     # Half of what is asked for in vain has the colour or the shape of something that is there.
     alike = {word for thing in things for word in (thing.colour, thing.shape)}
     near = [name for name in others if set(name.split()) & alike]
@@ -141,7 +142,7 @@ def _pick(things: Sequence[Thing], random: np.random.Generator) -> Thing:
 
 
 def _a(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name[0] in _VOWEL_SOUNDS else 'a'} {name}"
 
 
 def _at(place: str) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import io
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import mujoco
@@ -21,17 +22,19 @@ from PIL import Image
 from rt2_jax import __version__
 from rt2_jax.actions.identity import differences
 from rt2_jax.sim.mjcf import build_model
-from rt2_jax.sim.picture_texts import Thing, describe, question_and_answer
+from rt2_jax.sim.picture_texts import NUMBERS, Thing, describe, question_and_answer
 from rt2_jax.sim.render import RenderSettings, make_renderer
 from rt2_jax.sim.scene import Scene, sample_still
+from rt2_jax.sim.workers import count_jobs, ordered_results
 from rt2_jax.sim.world import World, load_world
 
 STYLES = ("front", "mirrored", "moved", "top")
 FOLDER = "rt2_pictures"
 GENERATOR_VERSION = 1  # raise it by one whenever the same settings give other bytes
 VALIDATION_SEED = 1_000_000_000  # added to the seed; no training scene is there
-_SHARD_SCENES = 200
-_INFO, _SHARDS, _IMAGES = "info.json", "shards", "images"
+_SHARD_SCENES = 50
+_INFO, _SHARDS, _IMAGES, _LAST = "info.json", "shards", "images", "instances.json"
+_UNFINISHED = ".incomplete"
 _LEAST_SIDE = 3.0  # pixels; of what is cut off by the edge, less is not to be named
 
 
@@ -54,7 +57,7 @@ class PictureSettings:
       world: the vocabulary.
 
     Raises:
-      ValueError: a number out of its range, or an unknown style.
+      ValueError: a number out of its range, an unknown style, or no room for so many objects.
     """
 
     scenes: int = 10_000
@@ -67,17 +70,31 @@ class PictureSettings:
     world: World = dataclasses.field(default_factory=load_world)
 
     def __post_init__(self) -> None:
-        unknown = [style for style in self.styles if style not in STYLES]
-        if unknown or not self.styles:
-            raise ValueError(f"styles: found {list(self.styles)}, expected some of {list(STYLES)}")
+        styles = set(self.styles)
+        if not styles or len(styles) < len(self.styles) or styles - set(STYLES):
+            raise ValueError(
+                f"styles: found {list(self.styles)}, expected some of {list(STYLES)}, each once"
+            )
         if self.symbols and "mirrored" in self.styles:
             raise ValueError("styles: symbols cannot be mirrored; leave out the one or the other")
-        if self.scenes < 1 or self.validation_scenes < 0 or not 0 <= self.seed < VALIDATION_SEED:
+        if self.scenes < 1 or self.validation_scenes < 0 or self.seed < 0:
             raise ValueError(
-                f"found {self.scenes} scenes, {self.validation_scenes} for validation and seed "
-                f"{self.seed}; expected 1 or more, 0 or more, and 0 to {VALIDATION_SEED - 1}"
+                f"scenes: found {self.scenes}, {self.validation_scenes} for validation and seed "
+                f"{self.seed}; expected 1 or more, 0 or more, and 0 or more"
             )
-        sample_still(self.world, self.seed, self.objects, self.symbols)
+        if self.seed + max(self.scenes, self.validation_scenes) > VALIDATION_SEED:
+            raise ValueError(
+                f"seed: found {self.seed} and {self.scenes} scenes, expected their sum to be at "
+                f"most {VALIDATION_SEED}, where the seeds of validation begin"
+            )
+        if self.objects[1] >= len(NUMBERS):
+            raise ValueError(
+                f"objects: found {self.objects[0]} to {self.objects[1]}, expected at most "
+                f"{len(NUMBERS) - 1}: texts have words for no more"
+            )
+        # The fullest scene shows whether there is room.
+        for objects in (self.objects, (self.objects[1],) * 2):
+            sample_still(self.world, self.seed, objects, self.symbols)
         RenderSettings(height=self.size, width=self.size)
 
     def to_json(self) -> dict[str, Any]:
@@ -120,39 +137,63 @@ def draw_pictures(
 
     Raises:
       ValueError: pictures of other settings stand there; nothing is changed.
-      OSError: the folder cannot be written.
+      OSError: the folder cannot be written, another process draws into it, or a process was
+        killed; what is drawn stays.
     """
+    jobs = count_jobs(jobs)
     folder = pathlib.Path(out) / FOLDER
-    _check_settings(folder, settings)
-    parts = [
-        part
-        for split, first, count in (
-            ("train", settings.seed, settings.scenes),
-            ("validation", settings.seed + VALIDATION_SEED, settings.validation_scenes),
-        )
-        for part in _parts(folder / split, first, count)
-    ]
-    missing = [part for part in parts if not part.done()]
-    done = sum(part.count for part in parts) - sum(part.count for part in missing)
-    report(done)
-    if missing:
-        for split in {part.folder for part in missing}:
-            (split / _IMAGES).mkdir(parents=True, exist_ok=True)
-            (split / _SHARDS).mkdir(exist_ok=True)
-        jobs = os.cpu_count() or 1 if jobs is None else jobs
-        with ProcessPoolExecutor(
-            max_workers=max(1, min(jobs, len(missing))),
-            mp_context=multiprocessing.get_context("spawn"),  # a renderer may have started threads
-            initializer=_start_worker,
-            initargs=(settings,),
-        ) as executor:
-            for part in executor.map(_draw_part, missing):
-                done += part.count
-                report(done)
-    for split in {part.folder for part in parts}:
-        if not (split / "instances.json").is_file():
-            _merge([part for part in parts if part.folder == split], settings.world)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_artist(folder):
+        _check_settings(folder, settings)
+        splits = {
+            split: list(_parts(folder / split, first, count, len(settings.styles)))
+            for split, first, count in (
+                ("train", settings.seed, settings.scenes),
+                ("validation", settings.seed + VALIDATION_SEED, settings.validation_scenes),
+            )
+            if count
+        }
+        parts = list(itertools.chain.from_iterable(splits.values()))
+        missing = [part for part in parts if not part.done()]
+        done = sum(part.count for part in parts) - sum(part.count for part in missing)
+        report(done)
+        if missing:
+            for split in splits:
+                (folder / split / _IMAGES).mkdir(parents=True, exist_ok=True)
+                (folder / split / _SHARDS).mkdir(exist_ok=True)
+            with ordered_results(
+                _draw_part,
+                missing,
+                jobs=jobs,
+                start=_start_worker,
+                start_with=(settings,),
+                doing="drawing",
+            ) as drawn:
+                for part in drawn:
+                    done += part.count
+                    report(done)
+        for split, its_parts in splits.items():
+            if not (folder / split / _LAST).is_file():
+                _merge(its_parts, settings.world)
+            if (folder / split / _SHARDS).is_dir():
+                shutil.rmtree(folder / split / _SHARDS)
     return folder
+
+
+@contextlib.contextmanager
+def _only_artist(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps others out of the folder; the system lets go when this process ends."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise OSError(
+            f"another process is drawing into {folder}; wait until it has finished, or choose "
+            "another folder"
+        ) from error
+    finally:
+        os.close(lock)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +202,6 @@ class _Part:
 
     folder: pathlib.Path
     number: int
-    first_scene: int
     first_image: int
     seed: int
     count: int
@@ -171,13 +211,13 @@ class _Part:
         return self.folder / _SHARDS / f"{self.number:06d}.json"
 
     def done(self) -> bool:
-        return self.file.is_file() or (self.folder / "instances.json").is_file()
+        return self.file.is_file() or (self.folder / _LAST).is_file()
 
 
-def _parts(folder: pathlib.Path, seed: int, count: int) -> Iterator[_Part]:
+def _parts(folder: pathlib.Path, seed: int, count: int, styles: int) -> Iterator[_Part]:
     for number, start in enumerate(range(0, count, _SHARD_SCENES)):
         scenes = min(_SHARD_SCENES, count - start)
-        yield _Part(folder, number, start, start * len(STYLES), seed + start, scenes)
+        yield _Part(folder, number, start * styles, seed + start, scenes)
 
 
 def _check_settings(folder: pathlib.Path, settings: PictureSettings) -> None:
@@ -191,9 +231,8 @@ def _check_settings(folder: pathlib.Path, settings: PictureSettings) -> None:
                 "folder, or delete this one"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if {path.name for path in folder.iterdir()} - {_INFO + _UNFINISHED}:
         raise ValueError(f"{folder} holds something else, and no {_INFO}; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     _write(file, ours)
 
 
@@ -212,24 +251,36 @@ class _Artist:
         scene = sample_still(settings.world, seed, settings.objects, settings.symbols)
         model = build_model(settings.world, scene, robot=False)
         data = mujoco.MjData(model)
-        random = np.random.default_rng((seed, 1))
+        if set(settings.styles) - {"top"}:
+            self._renderer.load(model)
+        if "top" in settings.styles:
+            self._flat.load(model)
+        seen: dict[str, tuple[np.ndarray, list[Thing]]] = {}
         for style in settings.styles:
-            camera = "top" if style == "top" else "front"
-            number = model.camera(camera).id
-            before = model.cam_pos[number].copy(), model.cam_fovy[number].copy()
-            if style == "moved":
-                model.cam_pos[number] += random.uniform(-0.03, 0.03, 3)
-                model.cam_fovy[number] *= random.uniform(0.85, 1.1)
-            mujoco.mj_forward(model, data)
-            renderer = self._flat if style == "top" else self._renderer
-            renderer.load(model)
-            image = renderer.render(data, camera)
-            things = _things(model, data, scene, camera, settings.size)
+            view = "front" if style == "mirrored" else style
+            if view not in seen:
+                seen[view] = self._look(model, data, scene, view)
+            image, things = seen[view]
             if style == "mirrored":
                 image = image[:, ::-1]
                 things = [thing.mirrored(settings.size) for thing in things]
-            model.cam_pos[number], model.cam_fovy[number] = before
             yield style, image, things
+
+    def _look(
+        self, model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, style: str
+    ) -> tuple[np.ndarray, list[Thing]]:
+        camera = "top" if style == "top" else "front"
+        number = model.camera(camera).id
+        before = model.cam_pos[number].copy(), model.cam_fovy[number].copy()
+        if style == "moved":
+            random = np.random.default_rng((scene.seed, 1))
+            model.cam_pos[number] += random.uniform(-0.03, 0.03, 3)
+            model.cam_fovy[number] *= random.uniform(0.85, 1.1)
+        mujoco.mj_forward(model, data)
+        image = (self._flat if style == "top" else self._renderer).render(data, camera)
+        things = _things(model, data, scene, camera, self._settings.size)
+        model.cam_pos[number], model.cam_fovy[number] = before
+        return image, things
 
 
 def _things(
@@ -306,7 +357,7 @@ def _file_name(image_id: int) -> str:
 
 
 def _merge(parts: Sequence[_Part], world: World) -> None:
-    """Makes COCO's and VQAv2's files of what the parts know; `instances.json` comes last."""
+    """Makes COCO's and VQAv2's files of what the parts know; boxes come last."""
     folder = parts[0].folder
     names = [f"{colour} {shape}" for colour in world.colours for shape in world.shapes]
     names += [f"{symbol} cube" for symbol in world.symbols]
@@ -356,17 +407,11 @@ def _merge(parts: Sequence[_Part], world: World) -> None:
     _write(folder / "captions.json", {"images": images, "annotations": captions})
     _write(folder / "vqa_questions.json", {"questions": questions})
     _write(folder / "vqa_annotations.json", {"annotations": answers})
-    _write(
-        folder / "instances.json",
-        {"images": images, "categories": categories, "annotations": boxes},
-    )
-    for part in parts:
-        part.file.unlink()
-    (folder / _SHARDS).rmdir()
+    _write(folder / _LAST, {"images": images, "categories": categories, "annotations": boxes})
 
 
 def _write(path: pathlib.Path, data: Any) -> None:
     """A file that is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished = path.with_name(path.name + _UNFINISHED)
     unfinished.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
     unfinished.replace(path)

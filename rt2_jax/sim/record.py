@@ -6,14 +6,8 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import multiprocessing
-import os
 import pathlib
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 from rt2_jax import __version__
@@ -29,6 +23,7 @@ from rt2_jax.sim.simulation import (
     STATE_FIELDS,
     TABLETOP_ACTIONS,
 )
+from rt2_jax.sim.workers import count_jobs, ordered_results
 from rt2_jax.sim.world import World, load_world
 
 DATASET_NAME = "rt2_tabletop"
@@ -188,16 +183,21 @@ def record(
       OSError: the folder cannot be written, another process records into it, or a process was
         killed; what is recorded stays.
     """
-    jobs = os.cpu_count() or 1 if jobs is None else jobs
-    if jobs < 1:
-        raise ValueError(f"jobs: found {jobs}, expected 1 or more")
+    jobs = count_jobs(jobs)
     EpisodeRecorder(settings).close()  # what is wrong shows here, before anything is written
     with contextlib.closing(RecordingWriter(pathlib.Path(out), settings.info())) as writer:
         shards = {shard: writer.info.shards[shard] for shard in writer.missing_shards()}
         missing = list(itertools.chain.from_iterable(shards.values()))
         count = itertools.count(settings.episodes - len(missing))
         report(next(count))
-        with _examples(settings, missing, jobs) as examples:
+        with ordered_results(
+            _record,
+            missing,
+            jobs=jobs,
+            start=_start_worker,
+            start_with=(settings,),
+            doing="recording",
+        ) as examples:
             for shard, episodes in shards.items():
                 written = []
                 for _ in episodes:
@@ -207,48 +207,13 @@ def record(
         return writer.finish()
 
 
-@contextlib.contextmanager
-def _examples(
-    settings: RecordSettings, episodes: list[int], jobs: int
-) -> Iterator[Iterator[bytes]]:
-    """The examples of these episodes in order, from processes of their own."""
-    executor = ProcessPoolExecutor(
-        max_workers=max(1, min(jobs, len(episodes))),
-        mp_context=multiprocessing.get_context("spawn"),  # a renderer may have started threads
-        initializer=_start_worker,
-        initargs=(settings,),
-    )
-    try:
-        # Ctrl-C reaches all processes of a terminal; the workers inherit that it's for the parent.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        examples = executor.map(_record, episodes)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield examples
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "a recording process was killed, perhaps for want of memory; the finished shards are "
-            "kept: run it again to continue, with fewer jobs"
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
 _recorder: EpisodeRecorder  # one in each worker process
 
 
 def _start_worker(settings: RecordSettings) -> None:
     global _recorder
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _recorder = EpisodeRecorder(settings)
 
 
 def _record(episode: int) -> bytes:
     return _recorder.record(episode)
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot end its workers, and nothing else would."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

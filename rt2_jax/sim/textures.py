@@ -34,7 +34,8 @@ def symbol_texture(dots: tuple[str, ...]) -> bytes:
 
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    image.save(buffer, "PNG", compress_level=1)  # MuJoCo reads it at once; nobody stores it
     return buffer.getvalue()
 
 

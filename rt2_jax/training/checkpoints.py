@@ -182,6 +182,20 @@ def restore_params(checkpoint: pathlib.Path, abstract: Any) -> Any:
     return _restore_tree(path, {"target": abstract})["target"]
 
 
+def check_params(checkpoint: pathlib.Path, abstract: Any) -> None:
+    """Refuses what `restore_params` would refuse for its names and shapes; reads no weights.
+
+    Raises:
+      FileNotFoundError: it is no checkpoint, or not a whole one.
+      ValueError: it is damaged, or holds other weights than `abstract`.
+    """
+    path = checkpoint_path(checkpoint)
+    alone = (path / PARAMS).is_dir()
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        metadata = _metadata(checkpointer, path, PARAMS if alone else STATE)
+    _check_weights(path, metadata if alone else metadata.get("target", {}), abstract)
+
+
 def export_params(
     checkpoint: pathlib.Path, directory: pathlib.Path, dtype: str | None = None
 ) -> pathlib.Path:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import graphlib
+import inspect
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +28,7 @@ from rt2_jax.training.optimizers import AdamW
 from rt2_jax.training.run import RunConfig
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig
+from rt2_jax.training.value_types import check_types
 
 CONFIGURABLES: Mapping[str, type] = {
     cls.__name__: cls
@@ -82,7 +87,7 @@ def load_run_config(
     Raises:
       FileNotFoundError: no such file.
       KeyError: an unknown name, with the nearest right one; or required values are missing.
-      TypeError, ValueError: a value that cannot be.
+      ValueError: what is no gin, and a value that cannot be.
     """
     places = [pathlib.Path(), *map(pathlib.Path, search_paths), SHIPPED, SHIPPED.parent]
     found: list[Binding] = []
@@ -90,17 +95,16 @@ def load_run_config(
     for file in files:
         _read(find_file(file, places), places, found, texts, ())
     for binding in bindings:
-        # The command line: `--gin.X=name` may stand for the text 'name', as in a shell.
-        found += _parse(binding, f"--gin.{binding}", places, found, texts, (), flag=True)
+        _parse(binding, f"--gin.{binding}", places, found, texts, (), flag=True)
     _check(found)
     gin.clear_config(clear_constants=True)
     try:
         with gin.unlock_config():
-            gin.parse_config([*texts, *bindings])
+            gin.parse_config(texts)
             config = gin.get_configurable("RunConfig")()
             return config, gin.operative_config_str(max_line_length=100)
     except (TypeError, ValueError, KeyError) as error:
-        raise type(error)(_first_words(error)) from error
+        raise ValueError(_with_place(str(error), found)) from error
     finally:
         gin.clear_config(clear_constants=True)
 
@@ -120,24 +124,6 @@ def find_file(name: str, places: Iterable[pathlib.Path]) -> pathlib.Path:
     advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
     shown = ", ".join(str(place) for place in places)
     raise FileNotFoundError(f"no gin file {name!r} in {shown}; {advice}")
-
-
-def macros_of(file: str) -> dict[str, tuple[str, str]]:
-    """The macros of a shipped gin file and what it includes: name -> (value, file)."""
-    places = [SHIPPED, SHIPPED.parent]
-    macros: dict[str, tuple[str, str]] = {}
-
-    def read(path: pathlib.Path) -> None:
-        for line in path.read_text().splitlines():
-            if line.startswith("include"):
-                read(find_file(line.split(None, 1)[1].strip("'\""), places))
-            name, equals, value = line.partition("=")
-            if equals and name.strip().isupper() and "." not in name:
-                value = value.partition("#")[0].strip()
-                macros[name.strip()] = (value, str(path.relative_to(SHIPPED)))
-
-    read(find_file(file, places))
-    return macros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +163,7 @@ def _read(
 ) -> None:
     if path in including:
         raise ValueError(f"{path}: includes itself through {', '.join(map(str, including))}")
-    found += _parse(path.read_text(), str(path), places, found, texts, (*including, path))
+    _parse(path.read_text(), str(path), places, found, texts, (*including, path))
 
 
 def _parse(
@@ -188,29 +174,30 @@ def _parse(
     texts: list[str],
     including: tuple[pathlib.Path, ...],
     flag: bool = False,
-) -> list[Binding]:
-    """The bindings of a text; those of what it includes go to `found` first."""
-    bindings = []
+) -> None:
+    """Adds the bindings of a text to `found` and its lines to `texts`, includes in their place."""
+    lines, done = text.splitlines(), 0
     try:
         for statement in config_parser.ConfigParser(text, _References()):
             at = where if flag else f"{where}, line {statement.location.line_num}"
             if isinstance(statement, config_parser.IncludeStatement):
+                line = statement.location.line_num
+                texts.append("\n".join(lines[done : line - 1]))
+                done = line
                 _read(find_file(statement.filename, places), places, found, texts, including)
             elif isinstance(statement, config_parser.BindingStatement):
                 references = _references_in(statement.value)
                 macros = tuple(each.name for each in references if each.macro)
                 classes = tuple(each.name for each in references if not each.macro)
                 name, parameter = statement.selector, statement.arg_name
-                bindings.append(Binding(name, parameter, at, macros, classes, _REQUIRED in macros))
+                found.append(Binding(name, parameter, at, macros, classes, _REQUIRED in macros))
             elif isinstance(statement, config_parser.ImportStatement):
                 raise ValueError(f"{at}: import statements are not used here; remove it")
     except SyntaxError as error:
-        line = "" if flag else f", line {error.lineno}"
+        at = where if flag else f"{where}, line {error.lineno}"
         shown = (error.text or "").strip()
-        raise ValueError(f"{where}{line}: this is not gin: {error.msg} {shown!r}") from None
-    own = [line for line in text.splitlines() if not line.startswith("include")]
-    texts.append("\n".join(own))
-    return bindings
+        raise ValueError(f"{at}: this is not gin: {error.msg} {shown!r}") from None
+    texts.append("\n".join(lines[done:]))
 
 
 def _check(found: Sequence[Binding]) -> None:
@@ -235,16 +222,28 @@ def _check(found: Sequence[Binding]) -> None:
         names = [f"{each.name}{'.' if each.parameter else ''}{each.parameter}" for each in missing]
         flags = " ".join(f"--gin.{name}=..." for name in names)
         raise KeyError(f"{missing[0].where}: required values are missing; give them: {flags}")
-    given = {each.parameter for each in found if each.name == "RunConfig"}
+    graph: dict[str, list[str]] = {}
+    for each in last.values():
+        names = [*each.macros, *(name.split("/")[-1] for name in each.configurables)]
+        graph.setdefault(each.name, []).extend(names)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        circle = error.args[1][::-1]
+        where = next(each.where for each in last.values() if each.name == circle[0])
+        raise ValueError(f"{where}: goes in a circle: {' -> '.join(circle)}") from None
+    called = {name.split("/")[-1] for each in last.values() for name in each.configurables}
     lacking = [
-        field.name
-        for field in dataclasses.fields(RunConfig)
-        if field.default is field.default_factory is dataclasses.MISSING and field.name not in given
+        f"{name}.{field.name}"
+        for name in ("RunConfig", *sorted(called))
+        for field in dataclasses.fields(CONFIGURABLES[name])
+        if field.default is field.default_factory is dataclasses.MISSING
+        and (name, field.name) not in last
     ]
     if lacking:
         raise KeyError(
-            f"the gin files say nothing about RunConfig.{', RunConfig.'.join(lacking)}; "
-            "include 'runs/base.gin' or bind them"
+            f"the gin files say nothing about {', '.join(lacking)}; bind them, or include a file "
+            "that does, such as 'runs/base.gin'"
         )
 
 
@@ -256,12 +255,28 @@ def _check_name(name: str, known: Iterable[str], where: str, what: str, mark: st
         raise KeyError(f"{where}: unknown {what} {mark}{name}; {advice}")
 
 
-def _first_words(error: Exception) -> str:
-    """gin's errors carry its own trace of calls; the first line and the file say it all."""
-    message = str(error.args[0]) if error.args else str(error)
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return " ".join(lines[:3])
+def _with_place(message: str, found: Sequence[Binding]) -> str:
+    """The first line (gin puts its own trace of calls below), after where the value was bound."""
+    message = message.strip().splitlines()[0]
+    last = {(each.name, each.parameter): each for each in found}
+    match = re.match(r"(\w+)\.(\w+):", message)
+    binding = last.get((match[1], match[2])) if match else None
+    while binding is not None and len(binding.macros) == 1:
+        binding = last[binding.macros[0], ""]
+    return message if binding is None else f"{binding.where}: {message}"
+
+
+def _checked(cls: type) -> Any:
+    """What gin calls for a class: types first."""
+
+    @functools.wraps(cls, updated=())
+    def make(**values: Any) -> Any:
+        check_types(cls, values)
+        return cls(**values)
+
+    make.__signature__ = inspect.signature(cls)  # type: ignore[attr-defined]
+    return make
 
 
 for _name, _cls in CONFIGURABLES.items():
-    gin.external_configurable(_cls, name=_name, module="rt2_jax")
+    gin.external_configurable(_checked(_cls), name=_name, module="rt2_jax")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import optax
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """What the trainer needs of an optimizer: `Adafactor` and `AdamW` are two."""
 

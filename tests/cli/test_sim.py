@@ -212,3 +212,38 @@ def test_rollout_refuses_bad_input_in_one_line(capsys, words, message):
     assert printed.err.startswith(f"rt2 sim: error: {message}")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+def test_pictures_are_drawn_and_counted(capsys, tmp_path):
+    words = ("--scenes", 3, "--validation_scenes", 2, "--styles", "front,top", "--size", 8)
+    command = ("pictures", "--out", tmp_path, *words, "--objects", 1, 2, "--jobs", 1)
+    assert rt2_sim(*command) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path}/rt2_pictures: complete, 5 scenes in 2 styles\n"
+    assert [line.rpartition(",")[0] for line in printed.err.splitlines()] == [
+        "0/5 scenes drawn",
+        "3/5 scenes drawn",
+        "5/5 scenes drawn",
+    ]
+    assert len(list(tmp_path.glob("rt2_pictures/train/images/*.jpg"))) == 6
+    assert len(list(tmp_path.glob("rt2_pictures/validation/images/*.jpg"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--styles", "front,cubist"), "styles: found ['front', 'cubist'], expected some of"),
+        (("--symbols",), "styles: symbols cannot be mirrored; leave out the one or the other"),
+        (("--scenes", 0), "scenes: found 0, 500 for validation and seed 0; expected 1 or more"),
+        (("--objects", 1, 20), "objects: found 1 to 20, expected at most 10"),
+        (("--size", 0), "height: found 0 pixels, expected 1 to 2048"),
+        (("--world", "nowhere.toml"), "world: no file nowhere.toml"),
+        (("--jobs", 0), "jobs: found 0, expected 1 or more"),
+    ],
+)
+def test_pictures_refuses_bad_input_in_one_line(capsys, tmp_path, words, message):
+    assert rt2_sim("pictures", "--out", tmp_path / "out", *words) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"rt2 sim: error: {message}")
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.policy import Observation
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.actions.vocabulary import ActionVocabulary
-from rt2_jax.data.batches import train_batches
+from rt2_jax.data.batches import MixtureBatches, train_batches
 from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.examples import mixture_examples
 from rt2_jax.data.manifest import open_caches
@@ -132,7 +134,7 @@ from pathlib import Path
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.actions.vocabulary import ActionVocabulary
-from rt2_jax.data.batches import train_batches
+from rt2_jax.data.batches import MixtureBatches, train_batches
 from rt2_jax.data.examples import mixture_examples
 from rt2_jax.data.manifest import load_manifest, open_caches
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
@@ -261,3 +263,118 @@ def test_a_robot_without_any_of_the_models_views_is_refused(examples):
 def test_impossible_numbers_are_refused(examples, options, message):
     with pytest.raises(ValueError, match=message):
         take(examples(), 1, **options)
+
+
+@pytest.fixture
+def run_batches(examples):
+    """Makes a run's batches of the mixture, with values of your own; closed after the test."""
+    opened = []
+
+    def make(made=None, **changes):
+        options = {"seed": 5, "global_batch_size": 8, "manifest_hash": "a" * 64, **changes}
+        opened.append(MixtureBatches(made or examples(), [0.5, 0.5], **options))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def test_a_runs_batches_are_those_of_the_data(examples, run_batches):
+    made = examples()
+    batches = run_batches(made)
+    assert_same([next(batches) for _ in range(4)], take(made, 4))
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 1_000_000])
+def test_a_runs_batches_go_on_from_any_state(examples, run_batches, step):
+    made = examples()
+    batches = run_batches(made)
+    assert batches.get_state()["step"] == 0
+    batches.set_state({**batches.get_state(), "step": step})
+    first = [next(batches) for _ in range(2)]
+    assert_same(first, take(made, 2, start_step=step))
+    state = json.loads(json.dumps(batches.get_state()))
+    assert state["step"] == step + 2
+    later = [next(batches) for _ in range(2)]
+    again = run_batches(made)
+    again.set_state(state)
+    assert_same([next(again) for _ in range(2)], later)
+    batches.set_state(state)
+    assert_same([next(batches) for _ in range(2)], later)
+
+
+def test_batches_made_ahead_are_not_yet_taken(run_batches):
+    batches = run_batches()
+    next(batches)
+    assert batches.get_state()["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 6}, "seed: the checkpoint has 6, this run 5$"),
+        ({"global_batch_size": 16}, "global_batch_size: the checkpoint has 16, this run 8$"),
+        ({"manifest": "b" * 64}, "manifest: the checkpoint has 'b+', this run 'a+'$"),
+        ({"seed": 6, "manifest": ""}, "seed: .*; manifest: "),
+        ({"step": None}, "found no step in "),
+    ],
+)
+def test_the_state_of_other_data_is_refused_and_the_data_stays_where_it_is(
+    run_batches, change, message
+):
+    batches = run_batches()
+    next(batches)
+    before = batches.get_state()
+    with pytest.raises(ValueError, match=message):
+        batches.set_state({**before, **change})
+    assert batches.get_state() == before
+
+
+def test_closed_batches_start_again_where_they_were(examples, run_batches):
+    made = examples()
+    with run_batches(made) as batches:
+        first = [next(batches), next(batches)]
+    batches.close()
+    assert_same([*first, next(batches)], take(made, 3))
+
+
+def test_closing_stops_the_thread(run_batches):
+    before = threading.active_count()
+    batches = run_batches()
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()
+    for _ in range(100):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.05)
+    assert threading.active_count() == before
+
+
+def test_what_goes_wrong_in_the_thread_reaches_the_caller(examples, run_batches):
+    class Broken:
+        def __len__(self):
+            return 9
+
+        def example(self, index, rng=None):
+            raise ValueError("task 'arm_pick': the picture is damaged")
+
+    batches = run_batches([Broken(), examples()[1]])
+    with pytest.raises(ValueError, match="task 'arm_pick': the picture is damaged"):
+        next(batches)
+
+
+def test_a_runs_batches_refuse_impossible_numbers_at_once(run_batches):
+    with pytest.raises(ValueError, match="global_batch_size: found 6 for 4 hosts"):
+        run_batches(global_batch_size=6, hosts=4)
+
+
+@pytest.mark.slow
+def test_workers_give_a_runs_batches_too(examples, run_batches):
+    made = examples()
+    batches = run_batches(made, workers=2)
+    batches.set_state({**batches.get_state(), "step": 3})
+    found = [next(batches) for _ in range(2)]
+    batches.close()
+    assert_same([*found, next(batches)], take(made, 3, start_step=3))

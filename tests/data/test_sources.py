@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.cache_writer import cache_task, read_steps
-from rt2_jax.data.coco_source import caption_source, vqa_source
+from rt2_jax.data.coco_source import (
+    caption_source,
+    detection_source,
+    pointing_source,
+    vqa_source,
+)
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import robot_task, web_task
 from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
@@ -85,7 +90,7 @@ def test_data_that_are_not_here_can_be_registered_and_are_named_when_read(record
 
 @pytest.fixture
 def photos(registry, tmp_path, monkeypatch):
-    """A folder of two photos with captions and questions."""
+    """A folder of two photos with captions, questions and boxes (16 x 12 pixels)."""
     monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path))
     folder = tmp_path / "photos"
     (folder / "images").mkdir(parents=True)
@@ -95,10 +100,19 @@ def photos(registry, tmp_path, monkeypatch):
     captions = [{"id": 7 + i, "image_id": i, "caption": f" a cat {i} "} for i in (1, 2, 1)]
     questions = [{"question_id": 5, "image_id": 2, "question": "how many?"}]
     answers = [{"question_id": 5, "image_id": 2, "multiple_choice_answer": "two"}]
+    sizes = [image | {"width": 16, "height": 12} for image in images]
+    names = [{"id": 1, "name": "red cup"}, {"id": 2, "name": "cat"}]
+    boxes = [
+        {"id": i, "image_id": image, "category_id": category, "bbox": box}
+        for i, (image, category, box) in enumerate(
+            [(1, 1, [8, 6, 2, 2]), (1, 2, [0, 8, 4, 4]), (1, 2, [4, 0, 4, 6]), (2, 1, [0, 0, 2, 2])]
+        )
+    ]
     for name, data in {
         "captions.json": {"images": images, "annotations": captions},
         "vqa_questions.json": {"questions": questions},
         "vqa_annotations.json": {"annotations": answers},
+        "instances.json": {"images": sizes, "annotations": boxes, "categories": names},
     }.items():
         (folder / name).write_text(json.dumps(data))
     return folder
@@ -110,6 +124,60 @@ def captions(name="captions"):
 
 def vqa():
     return web_task("vqa", vqa_source("photos"), prompt="Answer: {text}", read_from="photos")
+
+
+def places(source, name="places", **options):
+    task = web_task(name, source("photos", **options), prompt="{text}", read_from="photos")
+    return list(read_steps(task, "train"))
+
+
+def test_detection_lists_all_things_by_name_then_place_with_the_name_first(photos):
+    first, second = places(detection_source)
+    assert (first.text, first.episode_id) == ("", "1")
+    assert first.target == ("cat<loc0288><loc0416> cat<loc0864><loc0160> red cup<loc0608><loc0608>")
+    assert second.target == "red cup<loc0096><loc0096>"
+    np.testing.assert_array_equal(decode_image(second.images[0]), picture(2))
+
+
+def test_detection_keeps_the_largest_things_and_as_many_levels_as_asked_for(photos):
+    first, _ = places(detection_source, most=1, place_levels=2)
+    assert first.target == "cat<loc0256><loc0256>"
+
+
+def test_pointing_asks_for_a_thing_that_is_the_only_one_of_its_name(photos):
+    first, second = places(pointing_source)
+    assert (first.text, first.target) == ("red cup", "red cup<loc0608><loc0608>")
+    assert (second.text, second.target) == ("red cup", "red cup<loc0096><loc0096>")
+
+
+def test_photos_with_nothing_to_find_give_no_example(photos):
+    path = photos / "instances.json"
+    data = json.loads(path.read_text())
+    data["annotations"] = data["annotations"][1:3]
+    path.write_text(json.dumps(data))
+    assert [step.episode_id for step in places(detection_source, "found")] == ["1"]
+    assert places(pointing_source, "pointed") == []
+
+
+def test_each_split_can_be_a_folder_of_its_own(photos):
+    for split in ("train", "validation"):
+        (photos / split).symlink_to(photos, target_is_directory=True)
+    (photos / "captions.json").rename(photos / "other.json")
+    source = caption_source("photos", annotations="other.json", split_folders=("train", "test"))
+    task = web_task("folders", source, prompt="Caption", read_from="photos")
+    assert task.splits == ("train", "test")
+    assert len(list(read_steps(task, "train"))) == 3
+    with pytest.raises(FileNotFoundError, match="no file .*photos/test/other.json"):
+        list(read_steps(task, "test"))
+
+
+def test_things_in_real_photos_can_be_pointed_to(registry, shared_data, monkeypatch):
+    monkeypatch.setenv("RT2_DATA_DIR", str(shared_data))
+    source = pointing_source("coco/ccby", longest_side=64)
+    task = web_task("real", source, prompt="{text}", read_from="coco/ccby")
+    for step, _ in zip(read_steps(task, "train"), range(20), strict=False):
+        assert step.target.startswith(f"{step.text}<loc")
+        assert max(decode_image(step.images[0]).shape) == 64
 
 
 def test_every_caption_of_a_photo_is_an_example(photos):

@@ -1,5 +1,6 @@
 """The tiny run."""
 
+import dataclasses
 import pathlib
 import runpy
 import types
@@ -28,3 +29,49 @@ def tiny():
 def compiled(tiny, quick_compilation):
     """`tiny.Compiled`: `compiled.run(directory, total_steps)` starts a run."""
     return tiny.Compiled()
+
+
+def tiny_config(tiny_mixture, model_dir):
+    from rt2_jax.training.gin_files import load_run_config
+
+    return load_run_config([str(tiny_mixture.gin)], [f"MODEL_DIR = '{model_dir}'"])[0]
+
+
+@pytest.fixture
+def run_config(tiny_mixture, tmp_path):
+    """Makes the configuration of a run of `tiny_mix`, with values of your own."""
+
+    def make(**changes):
+        return dataclasses.replace(tiny_config(tiny_mixture, tmp_path / "run"), **changes)
+
+    return make
+
+
+@pytest.fixture(scope="package")
+def trained(tiny_mixture, tmp_path_factory, quick_compilation):
+    """The directory of a run of `tiny_mix` that is complete; copy it before you change it."""
+    from rt2_jax.training.run import execute, prepare
+
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    execute(prepare(tiny_config(tiny_mixture, directory)))
+    return directory
+
+
+@pytest.fixture
+def other_vocabulary(tmp_path):
+    """The file of a small SentencePiece model that is not the built-in one."""
+    import sentencepiece
+
+    from rt2_jax.data.vocabulary.corpus import sentences
+
+    path = tmp_path / "other.model"
+    with path.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=sentences(500),
+            model_writer=file,
+            vocab_size=700,
+            byte_fallback=True,
+            user_defined_symbols=[f"\u2581{i}" for i in range(256)],
+            **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
+        )
+    return path

@@ -135,6 +135,8 @@ def test_half_written_checkpoints_are_not_seen_and_are_removed(state, saved):
     with Checkpoints(saved) as checkpoints:
         assert checkpoints.latest_step == 5
         assert_same(checkpoints.restore(abstract(state))[0], state)
+        # Removed in the background; the next save waits for it.
+        checkpoints.save(state.replace(step=jnp.int32(7)), DATASET, DESCRIPTION)
     assert not unfinished.exists()
 
 

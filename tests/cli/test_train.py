@@ -1,0 +1,213 @@
+"""`rt2 train`: what it prints, what it refuses in one line, and how it stops."""
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from rt2_jax.cli.main import main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Tiny models take far longer to compile than to run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def rt2_train(tiny_mixture, tmp_path):
+    """Runs `rt2 train` on the tiny mixture, with more flags."""
+
+    def run(*flags, gin=tiny_mixture.gin):
+        return main(["train", f"--gin_file={gin}", f"--gin.MODEL_DIR={tmp_path / 'run'}", *flags])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_mixture, tmp_path_factory):
+    """The directory of a short run."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    flags = ["--gin.TRAIN_STEPS=2", f"--gin.MODEL_DIR={directory}"]
+    assert main(["train", f"--gin_file={tiny_mixture.gin}", *flags]) == 0
+    return directory
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """The one line that a call with bad input answers; nothing is in the run's directory."""
+
+    def check(status):
+        output = capsys.readouterr()
+        assert status == 2
+        assert output.err.startswith("rt2 ") and output.err.count("\n") == 1, output.err
+        assert not (tmp_path / "run").exists()
+        return output.err
+
+    return check
+
+
+def test_a_dry_run_prints_what_would_be_and_writes_nothing(rt2_train, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert rt2_train("--dry_run", "--gin.RunConfig.source_weights={'tiny_web': 0.5}") == 0
+    output = capsys.readouterr().out
+    for text in (
+        "BATCH_SIZE = 8",
+        "RunConfig.global_batch_size = %BATCH_SIZE",
+        "decoder/logits_dense/kernel",
+        "tiny_arm  tiny_arm  50.0 %  1",
+        "tiny_web  web       50.0 %  0.5",
+        "position_delta_x   m ",
+        "19 of 256",
+        "images                 8 x 1 x 8 x 8 x 3",
+        "mesh {'fsdp': 1, 'data': 8, 'tensor': 1}",
+        "bytes per device",
+    ):
+        assert text in output, f"{text!r} is not in:\n{output}"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_says_where_it_starts_and_ends_and_leaves_its_configuration(
+    rt2_train, trained, tmp_path, capsys
+):
+    shutil.copytree(trained, tmp_path / "run")
+    assert rt2_train("--gin.TRAIN_STEPS=3", "--gin.SEED=0") == 0
+    output = capsys.readouterr().out
+    assert f"going on from {tmp_path / 'run'}/checkpoint_2 to step 3" in output
+    assert "step 3/3  loss " in output
+    assert output.endswith(f"done at step 3: {tmp_path / 'run'}/checkpoint_3\n")
+    assert "TRAIN_STEPS = 3" in (tmp_path / "run" / "config.gin").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--gin.BATCHSIZE=3"], "--gin.BATCHSIZE=3: unknown macro BATCHSIZE; did you mean BATCH_"),
+        (["--gin.RunConfig.data_sed=3"], "RunConfig.data_sed; did you mean RunConfig.data_seed?"),
+        (["--gin.TRAIN_STEPS=ten"], "LoopConfig.total_steps: found 'ten', expected int"),
+        (["--gin.MIXTURE=tiny_mx"], "mixture 'tiny_mx' is not ready: there is no "),
+        (["--gin.INITIAL_CHECKPOINT_PATH=/"], "/: no checkpoint and no run: it holds no whole"),
+        (["--gin_fil=x"], "unknown option '--gin-fil'; did you mean '--gin-file'?"),
+        (["--gin_file=tabletop"], "no gin file 'tabletop' in "),
+    ],
+)
+def test_bad_input_is_one_line(rt2_train, refused, flags, message):
+    try:
+        status = rt2_train(*flags)
+    except SystemExit as exit:  # argparse's own
+        status = exit.code
+    assert message in refused(status)
+
+
+def test_a_mistake_in_a_file_is_one_line_with_its_place(rt2_train, refused, tiny_mixture, tmp_path):
+    gin = tmp_path / "typo.gin"
+    gin.write_text(tiny_mixture.gin.read_text() + "\nRunConfig.brigtness = 0.2\n")
+    last = len(gin.read_text().splitlines())
+    assert (
+        f"{gin}, line {last}: unknown parameter of RunConfig RunConfig.brigtness; did you mean "
+        "RunConfig.brightness?"
+    ) in refused(rt2_train(gin=gin))
+
+
+def test_a_mixture_without_statistics_is_one_line(rt2_train, refused, tiny_mixture, tmp_path):
+    shutil.copytree(tiny_mixture.cache, tmp_path / "cache")
+    path = tmp_path / "cache" / "tiny_mix.train.json"
+    manifest = json.loads(path.read_text())
+    manifest["statistics"] = type(manifest["statistics"])()
+    path.write_text(json.dumps(manifest))
+    line = refused(rt2_train(f"--gin.CACHE_DIR={tmp_path / 'cache'}"))
+    assert "tiny_arm" in line and "statistics" in line
+
+
+def test_a_directory_that_is_no_checkpoint_is_one_line(rt2_train, refused, tmp_path):
+    (tmp_path / "photos").mkdir()
+    line = refused(rt2_train(f"--gin.INITIAL_CHECKPOINT_PATH={tmp_path / 'photos'}"))
+    assert f"{tmp_path / 'photos'}: no checkpoint and no run" in line
+
+
+def test_a_truncated_checkpoint_is_one_line_and_stays(rt2_train, trained, tmp_path, capsys):
+    copied = shutil.copytree(trained, tmp_path / "run")
+    for path in (copied / "checkpoint_2" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert rt2_train("--gin.TRAIN_STEPS=3") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "checkpoint_2: the checkpoint is damaged" in error
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+def nan(steps):
+    steps[7]["action"] = steps[7]["action"].copy()
+    steps[7]["action"][2] = np.nan
+
+
+def large(steps):
+    steps[7]["images"] = [png((16, 16))]
+
+
+def png(size):
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (nan, "action: field 'position_delta_y' is nan, expected a finite"),
+        (large, "view 'front': the picture has 16 x 16 pixels, the task declares 8 x 8"),
+    ],
+)
+def test_a_bad_demonstration_is_one_line_when_it_is_cached(
+    tiny_mixture, tmp_path, capsys, change, message
+):
+    steps = copy.deepcopy(tiny_mixture.robot_steps())
+    change(steps)
+    with tiny_mixture.registered(steps):
+        status = main(["data", "cache", "tiny_mix", "--cache-dir", str(tmp_path / "cache")])
+    error = capsys.readouterr().err
+    assert status == 2 and "\n" not in error.strip().split("rt2 data: error: ")[-1]
+    assert "task 'tiny_arm', episode 1 ('demo-1'), step 2" in error and message in error
+    assert not list(tmp_path.rglob("*.array_record"))
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_ends_with_143(tiny_mixture, tmp_path):
+    command = [
+        *(sys.executable, "-m", "rt2_jax.train", f"--gin_file={tiny_mixture.gin}"),
+        *(f"--gin.MODEL_DIR={tmp_path / 'run'}", "--gin.TRAIN_STEPS=100000"),
+        "--gin.SAVE_PERIOD=100000",
+    ]
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("step 5/"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, rest
+    step = int(rest.split("stopped at step ")[1].split(":")[0])
+    assert step >= 5 and (tmp_path / "run" / f"checkpoint_{step}" / "rt2").is_dir()
+    logged = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(logged[-1])["step"] == step

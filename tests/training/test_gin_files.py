@@ -1,0 +1,223 @@
+"""gin files: the shipped ones load; whatever is wrong in one is a line with file, line and name."""
+
+import pathlib
+
+import pytest
+
+from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.gin_files import SHIPPED, load_run_config
+
+RUNS = sorted(path.name for path in (SHIPPED / "runs").glob("*.gin") if path.name != "base.gin")
+PARENT = """include "models/rt2_palix_tiny.gin"
+include "runs/base.gin"
+MODEL_DIR = "runs/mine"
+MIXTURE = "mine_mix"
+TRAIN_STEPS = 10
+BATCH_SIZE = 4
+ENCODER_LENGTH = 16
+DECODER_LENGTH = 9
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """The configuration of a whole run file with these lines after it; `bindings` are flags."""
+
+    def make(text="", *bindings, before=PARENT):
+        (tmp_path / "mine.gin").write_text(before + text)
+        return load_run_config([str(tmp_path / "mine.gin")], bindings)[0]
+
+    return make
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_shipped_run_loads_as_it_stands(name):
+    config, text = load_run_config([f"runs/{name}"])
+    assert config.loop.total_steps > 0 and config.model.vision.image_size == (64, 64)
+    assert "RunConfig.global_batch_size = %BATCH_SIZE" in text and "BATCH_SIZE = " in text
+    again, _ = load_run_config([f"gin_configs/runs/{name}"])
+    assert again == config
+
+
+def test_the_base_names_every_value_that_it_requires():
+    with pytest.raises(KeyError) as caught:
+        load_run_config(["runs/base.gin"])
+    (message,) = caught.value.args
+    assert "runs/base.gin, line 3: required values are missing; give them:" in message
+    for name in ("MODEL_DIR", "MIXTURE", "TRAIN_STEPS", "BATCH_SIZE", "ENCODER_LENGTH"):
+        assert f"--gin.{name}=..." in message
+
+
+def test_flags_give_what_is_required():
+    flags = [
+        *('MODEL_DIR = "here"', 'MIXTURE = "mix"', "TRAIN_STEPS = 3", "BATCH_SIZE = 2"),
+        *("ENCODER_LENGTH = 8", "DECODER_LENGTH = 9"),
+    ]
+    config, _ = load_run_config(["models/rt2_palix_tiny.gin", "runs/base.gin"], flags)
+    assert (config.model_dir, config.loop.total_steps, config.learning_rate.steps_per_cycle) == (
+        "here",
+        3,
+        3,
+    )
+
+
+def test_later_files_win_and_flags_win_over_files(load, tmp_path):
+    assert load("BATCH_SIZE = 6").global_batch_size == 6
+    assert load("BATCH_SIZE = 6", "BATCH_SIZE = 8").global_batch_size == 8
+    assert load("", "RunConfig.global_batch_size = 12").global_batch_size == 12
+    (tmp_path / "later.gin").write_text("BATCH_SIZE = 10\n")
+    both = [str(tmp_path / "mine.gin"), str(tmp_path / "later.gin")]
+    assert load_run_config(both)[0].global_batch_size == 10
+    assert load_run_config(both[::-1])[0].global_batch_size == 4
+
+
+def test_another_optimizer_is_one_line(load):
+    assert load("RunConfig.optimizer = @Adafactor()").optimizer == Adafactor()
+
+
+def test_one_load_leaves_nothing_for_the_next(load):
+    assert load("RunConfig.z_loss = 0.5").z_loss == 0.5
+    assert load().z_loss == 0.0
+
+
+def test_a_search_path_is_where_files_and_includes_are_looked_for(load, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "part.gin").write_text("BATCH_SIZE = 14\n")
+    (tmp_path / "mine" / "whole.gin").write_text(PARENT + 'include "part.gin"\n')
+    config, _ = load_run_config(["whole.gin"], search_paths=[str(tmp_path / "mine")])
+    assert config.global_batch_size == 14
+
+
+def test_an_include_wins_over_what_stands_above_it_and_loses_to_what_stands_below(load, tmp_path):
+    (tmp_path / "part.gin").write_text("BATCH_SIZE = 14\nSEED = 3\n")
+    config = load(f"SEED = 1\ninclude '{tmp_path / 'part.gin'}'\nRunConfig.keep = 5\nSEED = 2")
+    assert (config.global_batch_size, config.data_seed, config.keep) == (14, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("BATCH_SIZES = 3", "line 9: unknown macro BATCH_SIZES; did you mean BATCH_SIZE?"),
+        ("RunConfg.seed = 3", "line 9: unknown configurable RunConfg; did you mean RunConfig?"),
+        (
+            "RunConfig.robot_corp = 0.9",
+            "line 9: unknown parameter of RunConfig RunConfig.robot_corp; did you mean "
+            "RunConfig.robot_crop?",
+        ),
+        (
+            "RunConfig.optimizer = @Adafctor()",
+            "line 9: unknown configurable @Adafctor; did you mean @Adafactor?",
+        ),
+        (
+            "RunConfig.data_seed = %SED",
+            "line 9: unknown macro %SED; did you mean %SEED?",
+        ),
+        ("import os", "line 9: import statements are not used here; remove it"),
+        ("BATCH_SIZE = = 3", "line 9: this is not gin: "),
+        ('include "runs/bse.gin"', "no gin file 'runs/bse.gin' in .*; did you mean runs/base.gin?"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_place_and_the_right_name(load, line, message):
+    with pytest.raises((KeyError, ValueError, FileNotFoundError)) as caught:
+        load(line)
+    found = caught.value.args[0]
+    pattern = message.replace(".*", "\0").split("\0")
+    position = -1
+    for part in pattern:
+        position = found.find(part, position + 1)
+        assert position >= 0, found
+    assert "\n" not in found
+    assert "mine.gin" in found or "include" in line
+
+
+def test_a_mistake_in_a_flag_names_the_flag(load):
+    with pytest.raises(
+        KeyError, match="--gin.BATCHSIZE = 3: unknown macro BATCHSIZE; did you mean"
+    ):
+        load("", "BATCHSIZE = 3")
+    with pytest.raises(ValueError, match="--gin.BATCH_SIZE = : this is not gin"):
+        load("", "BATCH_SIZE = ")
+
+
+def test_a_run_file_that_forgets_the_model_is_told_what_is_missing(load):
+    text = "".join(line + "\n" for line in PARENT.splitlines() if "models/" not in line)
+    with pytest.raises(KeyError, match="the gin files say nothing about RunConfig.model; bind"):
+        load(before=text)
+    model = "RunConfig.model = @VisionLanguageConfig()\nVisionLanguageConfig.text = @TextConfig()\n"
+    with pytest.raises(
+        KeyError, match="about TextConfig.vocab_size, .*VisionLanguageConfig.vision"
+    ):
+        load(model, before=text)
+
+
+def test_a_circle_of_includes_is_refused(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{name}.gin").write_text(f'include "{other}.gin"\n')
+    with pytest.raises(ValueError, match=r"a\.gin: includes itself through .*a\.gin, .*b\.gin"):
+        load_run_config(["a.gin"], search_paths=[str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "circle"),
+    [
+        ("SEED = %WORKERS\nWORKERS = %SEED", "SEED -> WORKERS -> SEED|WORKERS -> SEED -> WORKERS"),
+        ("SEED = %SEED", "line 9: goes in a circle: SEED -> SEED"),
+        ("RunConfig.optimizer = @RunConfig()", "goes in a circle: RunConfig -> RunConfig"),
+    ],
+)
+def test_a_circle_of_values_is_refused(load, lines, circle):
+    with pytest.raises(ValueError, match=circle):
+        load(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("runs/tabletp.gin", "did you mean runs/tabletop.gin?"),
+        ("gin_configs/runs/bridge.gin", "did you mean runs/bridge_sample.gin?"),
+        ("zzz", "there are: models/rt2_palix_tiny.gin, runs/base.gin, runs/bridge_sample.gin, "),
+    ],
+)
+def test_a_file_that_is_not_there_is_refused_with_those_that_are(name, advice):
+    with pytest.raises(FileNotFoundError) as caught:
+        load_run_config([name])
+    assert str(caught.value).startswith(f"no gin file '{name}' in .")
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("TRAIN_STEPS = 0", "LoopConfig.total_steps: found 0, expected a positive number"),
+        (
+            "TRAIN_STEPS = 'ten'",
+            "mine.gin, line 9: LoopConfig.total_steps: found 'ten', expected int",
+        ),
+        ("BATCH_SIZE = 2.5", "RunConfig.global_batch_size: found 2.5, expected int"),
+        ("LEARNING_RATE = 'fast'", "LearningRate.base_learning_rate: found 'fast', expected float"),
+        ("LEARNING_RATE_FACTORS = 'konstant'", r"LearningRate.factors: found \['konstant'\]"),
+        ("MODEL_DIR = 3", "RunConfig.model_dir: found 3, expected str"),
+        ("RunConfig.optimizer = 'adam'", "RunConfig.optimizer: found 'adam', expected Optimizer"),
+        ("RunConfig.codec = @Adafactor()", "RunConfig.codec: found Adafactor"),
+        ("RunConfig.model = @VisionLanguageConfig", "RunConfig.model: found .*write it with"),
+        ("RunConfig.tensorboard = 1", "RunConfig.tensorboard: found 1, expected bool"),
+        ("VisionConfig.image_size = 64", "VisionConfig.image_size: found 64, expected"),
+        ("RunConfig.source_weights = {'a': 'b'}", "RunConfig.source_weights: found {'a': 'b'}"),
+        ("MeshShape.fsdp = None", "MeshShape.fsdp: found None, expected int"),
+        ("RunConfig.action_tokens = 'some'", "RunConfig.action_tokens: found 'some', expected one"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_its_name(load, line, message):
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        load(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_number_is_a_float_too(load):
+    assert load("LEARNING_RATE = 1").learning_rate.base_learning_rate == 1
+
+
+def test_nothing_of_a_gin_file_is_ever_run(load, tmp_path):
+    with pytest.raises((KeyError, ValueError)):
+        load(f"RunConfig.model_dir = @open('{tmp_path / 'made'}', 'w')")
+    assert not pathlib.Path(tmp_path / "made").exists()

@@ -1,0 +1,268 @@
+"""A run is refused before it costs anything, or trains what its configuration says."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from rt2_jax.training.loop import LoopConfig
+from rt2_jax.training.mesh import MeshShape
+from rt2_jax.training.run import execute, find_checkpoint, prepare
+from rt2_jax.training.step import StepConfig
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A complete run where `run_config` puts its own."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def smaller(config):
+    text = dataclasses.replace(config.model.text, mlp_dim=8)
+    return dataclasses.replace(config.model, text=text)
+
+
+def digests(directory):
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def lines(directory):
+    found = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    clock = ("seconds_per_step", "examples_per_second", "data_wait")
+    return [{key: value for key, value in line.items() if key not in clock} for line in found]
+
+
+def saved(directory, step):
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(directory / f"checkpoint_{step}" / "state")
+
+
+def assert_equal_trees(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_mixture_that_is_not_ready_is_answered_with_the_commands(run_config, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        prepare(run_config(mixture="other_mix", split="test"))
+    options = f"other_mix --cache-dir {run_config().cache_dir} --split test"
+    assert str(caught.value).endswith(
+        f"write it with: rt2 data cache {options} && rt2 data resolve {options}"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"source_weights": {"tiny_arm": 2.0, "tiny_leg": 1.0}},
+            KeyError,
+            "source_weights: found tiny_leg, but the tasks of mixture 'tiny_mix' are tiny_arm, "
+            "tiny_web",
+        ),
+        (
+            {"source_weights": {"tiny_arm": -1.0}},
+            ValueError,
+            r"SourceRules.loss_weights: found \[-1.0, 1.0\], expected finite, from 0",
+        ),
+        (
+            {"global_batch_size": 12},
+            ValueError,
+            "batch size: found 12, expected a multiple of 1 microbatches x 8 parts of the mesh",
+        ),
+        (
+            {"step": StepConfig(num_microbatches=3)},
+            ValueError,
+            "batch size: found 8, expected a multiple of 3 microbatches x 8 parts",
+        ),
+        ({"mesh": MeshShape(fsdp=3)}, ValueError, "mesh: found .*'fsdp': 3.* for 8 devices"),
+        (
+            {"decoder_length": 8},
+            ValueError,
+            "task 'tiny_arm': 8 tokens and the end of the sequence are more than the 8",
+        ),
+        ({"encoder_length": 4}, ValueError, "task 'tiny_arm': prompt .*more than the 4"),
+        (
+            {"vocabulary": "no/such.model"},
+            FileNotFoundError,
+            "no/such.model",
+        ),
+        ({"initial_checkpoint": "no/run"}, FileNotFoundError, "no/run: no checkpoint and no run"),
+        (
+            {"initial_checkpoint": "pretrained:rt2_palix_huge"},
+            FileNotFoundError,
+            "no pretrained model 'rt2_palix_huge'; there are: ",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(
+    run_config, tmp_path, changes, error, message
+):
+    with pytest.raises(error, match=message):
+        prepare(run_config(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(run_config):
+    config = run_config()
+    text = dataclasses.replace(config.model.text, vocab_size=7999)
+    model = dataclasses.replace(config.model, text=text)
+    with pytest.raises(ValueError, match="vocab_size: found 7999, but the vocabulary has 8000"):
+        prepare(dataclasses.replace(config, model=model))
+
+
+def test_a_part_of_the_mesh_without_an_integer_share_of_a_parameter_is_refused_by_name(run_config):
+    config = run_config(mesh=MeshShape(tensor=4, data=2))
+    with pytest.raises(ValueError, match="decoder.*heads"):
+        prepare(config)
+
+
+def test_an_initial_checkpoint_with_another_vocabulary_is_refused(
+    run_config, trained, other_vocabulary
+):
+    config = run_config(vocabulary=str(other_vocabulary), initial_checkpoint=str(trained))
+    with pytest.raises(
+        ValueError, match="checkpoint_6: was trained with vocabulary .*other pieces"
+    ):
+        prepare(config)
+
+
+def test_an_initial_checkpoint_of_another_shape_is_refused_by_name_before_anything_is_written(
+    run_config, trained, tmp_path
+):
+    config = run_config(initial_checkpoint=str(trained))
+    with pytest.raises(ValueError) as caught:
+        prepare(dataclasses.replace(config, model=smaller(config)))
+    message = str(caught.value)
+    assert "holds other weights than the model" in message
+    assert "mlp/wo/kernel: found shape" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["rt2", "state"])
+def test_an_initial_checkpoint_that_was_cut_short_is_refused_and_nothing_is_written(
+    run_config, trained, tmp_path, part
+):
+    broken = shutil.copytree(trained, tmp_path / "broken")
+    for path in (broken / "checkpoint_6" / part).rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="checkpoint_6: the checkpoint is damaged"):
+        execute(prepare(run_config(initial_checkpoint=str(broken))))
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_were_cut_short_are_noticed_before_anything_is_written(
+    run_config, trained, tmp_path
+):
+    broken = shutil.copytree(trained, tmp_path / "broken")
+    files = [path for path in (broken / "checkpoint_6" / "state").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    run = prepare(run_config(initial_checkpoint=str(broken)))
+    with pytest.raises(ValueError, match="checkpoint_6: the checkpoint is damaged"):
+        execute(run)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_is_found_by_its_own_path_and_by_that_of_its_run(trained, tmp_path):
+    assert find_checkpoint(str(trained)) == trained / "checkpoint_6"
+    assert find_checkpoint(str(trained / "checkpoint_3")) == trained / "checkpoint_3"
+    with pytest.raises(FileNotFoundError, match="holds no whole checkpoint"):
+        find_checkpoint(str(tmp_path))
+
+
+def test_a_run_goes_on_where_it_was_and_ends_as_if_it_had_never_stopped(
+    run_config, trained, copied
+):
+    shutil.rmtree(copied / "checkpoint_6")
+    starts = []
+    outcome = execute(prepare(run_config()), lambda start: starts.append(start) or [])
+    assert starts == [3] and not outcome.stopped
+    assert lines(copied) == lines(trained)
+    assert_equal_trees(saved(copied, 6), saved(trained, 6))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data_seed": 1}, "seed: 0, not 1"),
+        ({"robot_crop": 0.5}, "inputs.robot_crop: 1.0, not 0.5"),
+        ({"mixture": "tiny_web"}, "mixture.mixture: 'tiny_mix', not 'tiny_web'"),
+        ({"global_batch_size": 16}, "global_batch_size: 8, not 16"),
+    ],
+)
+def test_the_directory_of_another_run_is_refused_without_a_change_of_a_byte(
+    run_config, copied, changes, message
+):
+    before = digests(copied)
+    with pytest.raises(ValueError, match="checkpoint_6 is of another run") as caught:
+        execute(prepare(run_config(**changes)))
+    assert message in str(caught.value)
+    assert digests(copied) == before
+
+
+def test_a_damaged_checkpoint_is_refused_without_a_change_of_a_byte(run_config, copied):
+    for path in (copied / "checkpoint_6" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:20])
+    before = digests(copied)
+    with pytest.raises(ValueError, match="checkpoint_6: the checkpoint is damaged .*remove it"):
+        execute(prepare(run_config()))
+    assert digests(copied) == before
+
+
+def test_a_new_run_begins_at_step_0_with_the_initial_checkpoints_parameters(
+    run_config, trained, tmp_path
+):
+    still = dataclasses.replace(run_config().learning_rate, factors="constant", min_learning_rate=0)
+    still = dataclasses.replace(still, base_learning_rate=0.0)
+    config = run_config(
+        initial_checkpoint=str(trained),
+        loop=LoopConfig(total_steps=1, seed=9),
+        learning_rate=still,
+        data_seed=5,
+    )
+    starts = []
+    outcome = execute(prepare(config), lambda start: starts.append(start) or [])
+    assert starts == [0] and int(outcome.state.step) == 1
+    assert_equal_trees(saved(tmp_path / "run", 1)["target"], saved(trained, 6)["target"])
+
+
+def test_the_run_alone_decides_once_it_has_a_checkpoint(run_config, trained, copied):
+    config = run_config(
+        initial_checkpoint=str(trained / "checkpoint_3"), loop=LoopConfig(total_steps=6)
+    )
+    outcome = execute(prepare(config))
+    assert int(outcome.state.step) == 6
+    assert_equal_trees(saved(copied, 6), saved(trained, 6))
+
+
+def test_a_robots_accuracy_is_over_its_action_tokens_without_terminate_and_end(run_config):
+    run = prepare(run_config())
+    assert run.rules.names == ("tiny_arm", "tiny_web")
+    robot, web = run.rules.accuracy_positions
+    assert robot.tolist() == [False] + [True] * 7 + [False] * 2
+    assert web.all()
+
+
+def test_the_weights_of_sources_reach_the_loss(run_config):
+    run = prepare(run_config(source_weights={"tiny_web": 0.25}))
+    with run.batches() as batches:
+        batch = next(batches)
+    weighted = run.rules.apply({name: jax.numpy.asarray(value) for name, value in batch.items()})
+    factors = np.where(batch["source_id"] == 1, 0.25, 1.0)[:, None]
+    np.testing.assert_array_equal(
+        weighted["decoder_loss_weights"], batch["decoder_loss_weights"] * factors
+    )
