@@ -1,4 +1,4 @@
-"""Photos of the web: COCO captions and questions of VQAv2, with PaLI-X's prompts."""
+"""Photos of the web: COCO captions, questions of VQAv2, and places of things."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from rt2_jax.data.coco_source import (
     vqa_source,
 )
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.task_info import CAPTION_PROMPT, DETECTION_PROMPT, POINTING_PROMPT, VQA_PROMPT
 
-# Native prompts of PaLI-X's tasks (RT-2, appendix D).
-CAPTION_PROMPT = "Generate caption in en"
-VQA_PROMPT = "Answer in en: {text}"
-# The project's own, for places.
-DETECTION_PROMPT = "Detect the objects"
-POINTING_PROMPT = "Point to the {text}"
 SAMPLE_SIDE = 256  # pixels; the sample is for models of 64 to 224
 
 web_task(

@@ -9,8 +9,8 @@ from rt2_jax.data.coco_source import (
     vqa_source,
 )
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.task_info import CAPTION_PROMPT, DETECTION_PROMPT, POINTING_PROMPT, VQA_PROMPT
 from rt2_jax.sim.pictures import FOLDER
-from rt2_jax.tasks.photos import CAPTION_PROMPT, DETECTION_PROMPT, POINTING_PROMPT, VQA_PROMPT
 
 SPLITS = ("train", "validation")
 

@@ -59,7 +59,7 @@ def read_boxes(path: pathlib.Path) -> list[BoxedPhoto]:
     try:
         return _photos(data, path)
     except KeyError as error:
-        raise ValueError(f"{path}: not COCO's format, an entry has no {error}") from error
+        raise ValueError(f"{path}: not in COCO's format (an entry has no {error})") from error
 
 
 def _photos(data: Mapping[str, Any], path: pathlib.Path) -> list[BoxedPhoto]:

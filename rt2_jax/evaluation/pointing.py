@@ -11,11 +11,11 @@ import numpy as np
 
 from rt2_jax.data.coco import read_boxes
 from rt2_jax.data.places import LOCATIONS, parse_places
+from rt2_jax.data.task_info import POINTING_PROMPT
 from rt2_jax.evaluation.offline import spread
 from rt2_jax.evaluation.success import SuccessRate
 from rt2_jax.inference.engine import PolicyEngine, Question
 
-PROMPT = "Point to the {text}"
 _CRITERIA = ("strict", "grown", "nearest")
 
 
@@ -113,7 +113,7 @@ def evaluate_pointing(
     *,
     levels: int = 16,
     limit: int | None = None,
-    prompt: str = PROMPT,
+    prompt: str = POINTING_PROMPT,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> PointingReport:
     """Plays the pointing game on a folder of pictures.

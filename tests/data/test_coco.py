@@ -70,7 +70,7 @@ def test_references_to_nothing_are_refused(write, annotation, message):
 
 
 def test_what_is_not_cocos_format_is_named(write, tmp_path):
-    with pytest.raises(ValueError, match="instances.json: not COCO's format, .* 'height'"):
+    with pytest.raises(ValueError, match="instances.json: not in COCO's format .* 'height'"):
         read_boxes(write(images=[{"id": 4, "file_name": "4.jpg", "width": 20}]))
     path = write()
     path.write_text('{"images": [], "annotations": []}')
