@@ -23,8 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Writes and says where."""
-    from rt2_jax.training.checkpoints import export_params
-    from rt2_jax.training.run import find_checkpoint
+    from rt2_jax.training.checkpoints import export_params, find_checkpoint
 
     path = export_params(find_checkpoint(args.checkpoint), args.out, args.dtype)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

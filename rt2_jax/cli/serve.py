@@ -33,14 +33,13 @@ def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
     from rt2_jax.inference import EnginePolicy, PolicyEngine
     from rt2_jax.serving.server import check_address, serve
-    from rt2_jax.training.run import find_checkpoint
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
     if token == "":
         raise ValueError(f"{args.token_file} is empty; write a token into it")
     check_address(args.host, token, args.insecure)
     sizes = _sizes(args.batch_sizes)
-    engine = PolicyEngine.from_checkpoint(find_checkpoint(args.checkpoint), sizes)
+    engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes)
     policy = EnginePolicy(engine, engine.robot_task(args.task))
     print(f"compiling {engine.checkpoint} for batches of {args.batch_sizes}", file=sys.stderr)
     engine.warm_up()

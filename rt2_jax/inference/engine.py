@@ -20,7 +20,7 @@ from rt2_jax.inference.metadata import describe_task
 from rt2_jax.inference.programs import DecodePrograms
 from rt2_jax.inference.weights import abstract_params, weights_hash
 from rt2_jax.models.model import Params, VisionLanguageModel
-from rt2_jax.training.checkpoints import latest_checkpoint, restore_params
+from rt2_jax.training.checkpoints import find_checkpoint, restore_params
 from rt2_jax.training.description import RunDescription
 
 Features = Mapping[str, np.ndarray]
@@ -66,13 +66,13 @@ class PolicyEngine:
     def from_checkpoint(
         cls, checkpoint: str | pathlib.Path, batch_sizes: Sequence[int] = (1, 2, 4, 8)
     ) -> PolicyEngine:
-        """Reads a checkpoint, or the latest one of a run; nothing else is needed.
+        """Reads a checkpoint, a run's latest one, or `pretrained:NAME`; nothing else is needed.
 
         Raises:
           FileNotFoundError: it is no checkpoint, or not a whole one.
           TypeError, KeyError, ValueError: it is damaged, or of another version.
         """
-        path = latest_checkpoint(checkpoint)
+        path = find_checkpoint(checkpoint)
         description = RunDescription.from_checkpoint(path)
         params = restore_params(path, abstract_params(description))
         return cls(description, params, batch_sizes, path.name)

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "checkpoints": [
             "Checkpoints",
             "export_params",
+            "find_checkpoint",
             "latest_checkpoint",
             "read_description",
             "restore_params",
@@ -20,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "metrics": ["SourceRules", "SourceSums", "StepMetrics", "summarize"],
         "optimizers": ["AdamW", "Optimizer"],
         "partitioning": ["LOGICAL_AXIS_RULES", "Partitioner"],
-        "run": ["Run", "RunConfig", "execute", "find_checkpoint", "prepare"],
+        "run": ["Run", "RunConfig", "execute", "prepare"],
         "schedules": ["LearningRate"],
         "step": ["StepConfig", "make_train_step"],
         "train_state": ["TrainState", "TrainStateInitializer", "train_state_initializer"],

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict
 from rt2_jax.training.train_state import TrainState
 
 PREFIX = "checkpoint"
+PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 STATE, DATASET, DESCRIPTION, PARAMS = "state", "dataset", "rt2", "params"
 
 
@@ -153,6 +154,27 @@ def latest_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
         what = "holds no whole checkpoint_<step>" if path.is_dir() else "is no directory"
         raise FileNotFoundError(f"{path}: no checkpoint and no run: it {what}")
     return checkpoint_path(path / f"{PREFIX}_{max(steps)}")
+
+
+def find_checkpoint(name: str | pathlib.Path) -> pathlib.Path:
+    """A checkpoint by the path of it or of its run, or by the name of one that comes along.
+
+    Args:
+      name: a path, or `pretrained:NAME`.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    name = str(name)
+    if not name.startswith("pretrained:"):
+        return latest_checkpoint(name)
+    wanted = name.removeprefix("pretrained:")
+    known = sorted(path.name for path in PRETRAINED.glob("*") if any(path.glob("checkpoint_*")))
+    if wanted not in known:
+        raise FileNotFoundError(
+            f"no pretrained model {wanted!r}; there are: {', '.join(known) or 'none'}"
+        )
+    return latest_checkpoint(PRETRAINED / wanted)
 
 
 def read_description(checkpoint: pathlib.Path) -> dict[str, Any]:

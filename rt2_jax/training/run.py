@@ -25,6 +25,7 @@ from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.checkpoints import (
     Checkpoints,
     check_params,
+    find_checkpoint,
     latest_checkpoint,
     read_description,
     restore_params,
@@ -40,7 +41,6 @@ from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig, make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
 
-PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 ROUTES: Mapping[str, Callable[..., ActionVocabulary]] = {
     "integer_pieces": ActionVocabulary.from_integer_pieces,
     "rare_pieces": ActionVocabulary.from_rare_pieces,
@@ -295,26 +295,6 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
             run.rules.names,
             everything,
         )
-
-
-def find_checkpoint(name: str) -> pathlib.Path:
-    """A checkpoint by the path of it or of its run, or by the name of one that comes along.
-
-    Args:
-      name: a path, or `pretrained:NAME`.
-
-    Raises:
-      FileNotFoundError: there is none.
-    """
-    if not name.startswith("pretrained:"):
-        return latest_checkpoint(name)
-    wanted = name.removeprefix("pretrained:")
-    known = sorted(path.name for path in PRETRAINED.glob("*") if any(path.glob("checkpoint_*")))
-    if wanted not in known:
-        raise FileNotFoundError(
-            f"no pretrained model {wanted!r}; there are: {', '.join(known) or 'none'}"
-        )
-    return latest_checkpoint(PRETRAINED / wanted)
 
 
 def _load_manifest(config: RunConfig) -> Manifest:

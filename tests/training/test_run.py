@@ -10,9 +10,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from rt2_jax.training.checkpoints import find_checkpoint
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
-from rt2_jax.training.run import execute, find_checkpoint, prepare
+from rt2_jax.training.run import execute, prepare
 from rt2_jax.training.step import StepConfig
 
 
