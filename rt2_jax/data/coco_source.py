@@ -136,6 +136,7 @@ def pointing_source(
     images: str = "images",
     longest_side: int | None = None,
     place_levels: int = 16,
+    named: bool = True,
     split_folders: Sequence[str] = (),
 ) -> seqio.DataSource:
     """A thing of each photo that is the only one of its name, and where it is.
@@ -149,6 +150,8 @@ def pointing_source(
       images: the folder of the photos, in the folder.
       longest_side: as in `caption_source`.
       place_levels: see `place_text`.
+      named: whether the target repeats the name; without it the place has to be found from the
+        question alone.
       split_folders: as in `caption_source`.
     """
 
@@ -157,7 +160,8 @@ def pointing_source(
             things = photo.unique()
             if things:
                 thing = things[int(np.random.default_rng(photo.id).integers(len(things)))]
-                yield photo.file, thing.name, _named_place(thing, place_levels), str(photo.id)
+                target = _named_place(thing, place_levels).removeprefix("" if named else thing.name)
+                yield photo.file, thing.name, target, str(photo.id)
 
     return _source(folder, images, longest_side, read, split_folders)
 

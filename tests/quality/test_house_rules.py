@@ -45,7 +45,9 @@ def test_no_file_is_a_drawer_for_everything():
 
 
 def test_no_file_names_a_machine_or_a_package_registry():
-    texts = {name(file): file.read_text() for file in FILES}
+    # Bytes of a model hold any text by chance, and nobody wrote them.
+    written = [file for file in FILES if "pretrained" not in file.parts]
+    texts = {name(file): file.read_text() for file in written}
     found = {file: [*FORBIDDEN.findall(text)] for file, text in texts.items()}
     assert {file: matches for file, matches in found.items() if matches} == {}
 
