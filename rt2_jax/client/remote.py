@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
@@ -68,6 +69,7 @@ class RemotePolicy:
         self._sequence = itertools.count()
         self._warned: set = set()
         self._socket: Any = None
+        self._opened = contextlib.ExitStack()
         self.metadata: Dict[str, Any] = {}
         self._connect()
 
@@ -79,9 +81,8 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Ends the connection; nothing can be asked after it but `reset`."""
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            socket.close()
+        self._socket = None
+        self._opened.close()
 
     def reset(self, session: Optional[str] = None) -> None:
         """Begins an episode: the server forgets the session's frames. Connects if need be.
@@ -180,14 +181,17 @@ class RemotePolicy:
         from websockets.sync.client import connect
 
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        opened = contextlib.ExitStack()
         try:
-            socket = connect(
-                self.url,
-                additional_headers=headers,
-                compression=None,
-                max_size=None,
-                open_timeout=self._timeout_s,
-                close_timeout=_CLOSE_S,
+            socket = opened.enter_context(
+                connect(
+                    self.url,
+                    additional_headers=headers,
+                    compression=None,
+                    max_size=None,
+                    open_timeout=self._timeout_s,
+                    close_timeout=_CLOSE_S,
+                )
             )
         except InvalidHandshake as error:
             raise ConnectionError(f"{self.url}: the server refused: {_reason(error)}") from error
@@ -196,14 +200,14 @@ class RemotePolicy:
         try:
             first = socket.recv(timeout=self._timeout_s)
         except Exception as error:
-            socket.close()
+            opened.close()
             raise ConnectionError(f"{self.url}: the server said nothing ({error})") from error
         metadata = unpack(first) if isinstance(first, bytes) else None
         if not isinstance(metadata, dict) or "action_space" not in metadata:
-            socket.close()
+            opened.close()
             raise ValueError(f"{self.url}: no server of this project: it names no action space")
         if metadata.get("protocol_version") != PROTOCOL_VERSION:
-            socket.close()
+            opened.close()
             raise ValueError(
                 f"{self.url}: speaks protocol version {metadata.get('protocol_version')!r}, this "
                 f"client {PROTOCOL_VERSION}; install the client of the server's release"
@@ -213,7 +217,7 @@ class RemotePolicy:
             _LOG.warning("%s: serves another policy than before: %s", self.url, ", ".join(changed))
         self.metadata = metadata
         self.action_space = ActionSpace.from_json(metadata["action_space"])
-        self._socket = socket
+        self._socket, self._opened = socket, opened
 
 
 def _reason(error: Exception) -> str:
