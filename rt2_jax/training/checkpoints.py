@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import re
@@ -213,8 +214,7 @@ def check_params(checkpoint: pathlib.Path, abstract: Any) -> None:
     """
     path = checkpoint_path(checkpoint)
     alone = (path / PARAMS).is_dir()
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        metadata = _metadata(checkpointer, path, PARAMS if alone else STATE)
+    metadata = _metadata(path, PARAMS if alone else STATE)
     _check_weights(path, metadata if alone else metadata.get("target", {}), abstract)
 
 
@@ -241,9 +241,8 @@ def export_params(
     if target.exists():
         raise FileExistsError(f"{target} exists already; nothing was written")
     item = PARAMS if (source / PARAMS).is_dir() else STATE
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        metadata = _metadata(checkpointer, source, item)
-        metadata = metadata if item == PARAMS else metadata["target"]
+    metadata = _metadata(source, item)
+    metadata = metadata if item == PARAMS else metadata["target"]
     # On one device, whichever mesh saved it.
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
@@ -265,22 +264,23 @@ def export_params(
     return target
 
 
-def _metadata(checkpointer: Any, path: pathlib.Path, item: str) -> Any:
+def _metadata(path: pathlib.Path, item: str) -> Any:
     try:
-        return checkpointer.metadata(path / item).item_metadata.tree
+        # Not through a checkpointer: it warns of files that items of a composite never have.
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+            return handler.metadata(path / item).tree
     except Exception as error:  # Orbax, TensorStore and JSON have no error in common.
         raise _damaged(path, error) from error
 
 
 def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = STATE) -> Any:
     """The part of an item that `abstract` names; whole in its top-level keys."""
-    folder = path / item
+    metadata = _metadata(path, item)
+    _check_weights(path, {name: metadata.get(name, {}) for name in abstract}, abstract)
     with ocp.PyTreeCheckpointer() as checkpointer:
-        metadata = _metadata(checkpointer, path, item)
-        _check_weights(path, {name: metadata.get(name, {}) for name in abstract}, abstract)
         try:
             return checkpointer.restore(
-                folder,
+                path / item,
                 args=ocp.args.PyTreeRestore(
                     item=abstract,
                     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
