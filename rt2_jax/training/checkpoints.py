@@ -6,6 +6,7 @@ import contextlib
 import json
 import pathlib
 import re
+import textwrap
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -316,8 +317,8 @@ def _read_json(path: pathlib.Path, item: str) -> dict[str, Any]:
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> ValueError:
-    reason = str(error).strip().splitlines()
+    reason = textwrap.shorten(str(error), 300) or "no reason given"
     return ValueError(
-        f"{path}: the checkpoint is damaged ({type(error).__name__}: "
-        f"{reason[0] if reason else 'no reason given'}); remove it to go on with an earlier one"
+        f"{path}: the checkpoint is damaged ({type(error).__name__}: {reason}); "
+        "remove it to go on with an earlier one"
     )

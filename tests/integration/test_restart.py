@@ -90,8 +90,9 @@ def test_killed_at_random_steps_a_run_ends_bit_for_bit_as_one_that_was_not(
     seed = time.time_ns()
     print(f"seed {seed}")
     draw = random.Random(seed)
-    for _ in range(kills):
-        wanted = draw.randint(1, 35)
+    for kill in range(kills):
+        # First before there is a checkpoint; then when the first is whole, for the next waits for it.
+        wanted = draw.randint(20, 45) if kill else draw.randint(1, 8)
         with start(killed, *flags) as process:
             for line in process.stdout:
                 wanted -= line.startswith("step ")

@@ -11,6 +11,8 @@ def test_make_without_a_usable_python_says_what_to_install(root, run, tmp_path):
 def test_make_demo_runs_the_demo_and_long_runs_the_long_one(root, run, tmp_path):
     (tmp_path / "installed").touch()
     for words, expected in (((), "rt2 demo"), (("LONG=1",), "rt2 demo --long")):
-        result = run(root, "make", "--dry-run", "--no-print-directory", "demo", f"VENV={tmp_path}", *words)
+        result = run(
+            root, "make", "--dry-run", "--no-print-directory", "demo", f"VENV={tmp_path}", *words
+        )
         assert result.returncode == 0, result.stderr
         assert result.stdout.strip().splitlines()[-1].strip().endswith(expected)

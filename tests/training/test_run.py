@@ -173,9 +173,9 @@ def test_weights_that_were_cut_short_are_noticed_before_anything_is_written(
     assert files
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    run = prepare(run_config(initial_checkpoint=str(broken)))
-    with pytest.raises(ValueError, match="checkpoint_6: the checkpoint is damaged"):
-        execute(run)
+    with pytest.raises(ValueError, match="checkpoint_6: the checkpoint is damaged") as error:
+        execute(prepare(run_config(initial_checkpoint=str(broken))))
+    assert len(str(error.value)) < 700  # not TensorStore's whole specification
     assert not (tmp_path / "run").exists()
 
 
