@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from rt2_jax import __version__
+from rt2_jax.cli.huge_pages import ask_for_huge_pages
 
 _STDOUT = 1  # its file descriptor, whatever `sys.stdout` is
 
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     or SIGTERM, 141 for a reader that has gone.
     """
     if argv is None:  # this is the process's own main; a cluster stops it with SIGTERM
+        ask_for_huge_pages()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _with_dashes(sys.argv[1:] if argv is None else argv)
     name = next((argument for argument in arguments if not argument.startswith("-")), None)

@@ -119,6 +119,9 @@ def _add_rollout(verbs: argparse._SubParsersAction) -> None:
 def _add_noise(parser: argparse.ArgumentParser, text: str) -> None:
     text += ": standard deviation of each axis (default: %(default)s)"
     parser.add_argument("--noise", type=float, default=0.0, metavar="METRES", help=text)
+    parser.add_argument(
+        "--noise-rate", type=float, default=1.0, metavar="R", help="disturbs a part R of the steps"
+    )
 
 
 def _add_world(parser: argparse.ArgumentParser) -> None:
@@ -196,6 +199,7 @@ def _record(args: argparse.Namespace) -> int:
         seed=args.seed,
         policy=args.policy,
         noise=args.noise,
+        noise_rate=args.noise_rate,
         cameras=tuple(args.cameras.split(",")),
         image_format=args.image_format,
         render=_render_settings(args),
@@ -297,7 +301,7 @@ def _rollout(args: argparse.Namespace) -> None:
     env = TabletopEnv(args.skill, world=world, render=_render_settings(args))
     policy = make_policy(args.policy, env)
     if args.noise:
-        policy = DisturbedPolicy(policy, env, args.noise)
+        policy = DisturbedPolicy(policy, env, args.noise, args.noise_rate)
     film = Film(args.video, RenderSettings(args.renderer, *_FILM_SIZE)) if args.video else None
     successes = steps_played = 0
     with pathlib.Path(args.jsonl).open("w") if args.jsonl else contextlib.nullcontext() as lines:

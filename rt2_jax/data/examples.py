@@ -10,6 +10,7 @@ from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.manifest import Manifest
 from rt2_jax.data.model_inputs import ImageSlot, ModelInputs
+from rt2_jax.data.places import parse_places
 from rt2_jax.data.step import TaskStep
 
 
@@ -62,8 +63,16 @@ class TaskExamples:
                 )
         else:
             codec = self._tokens.codec
-            count = codec.codec.horizon * codec.space.dimension
-            self._inputs.answer([self._inputs.tokenizer.eos_id] * count, where=self._name)
+            chunk = [self._inputs.tokenizer.eos_id] * codec.codec.horizon * codec.space.dimension
+            spec = self._inputs.spec
+            for plan in info.longest_targets if spec.plan_length else ("",):
+                self._inputs.act(plan, chunk, where=self._name)
+                if spec.robot_crop < 1 and parse_places(plan):
+                    raise ValueError(
+                        f"{self._name}: its plans name places in the picture ({plan!r}), which "
+                        f"robot_crop {spec.robot_crop} would move; set one of robot_crop 1 and "
+                        "plan_length 0"
+                    )
 
     def __len__(self) -> int:
         return len(self._cache)
@@ -85,10 +94,10 @@ class TaskExamples:
             rng=rng,
         )
         if self._tokens is None:
-            tokens, weighted = self._inputs.tokenizer.encode(step.target), None
+            features |= self._inputs.answer(self._inputs.tokenizer.encode(step.target), where=where)
         else:
             tokens, weighted = self._chunk(self._tokens, index, step)
-        features |= self._inputs.answer(tokens, weighted=weighted, where=where)
+            features |= self._inputs.act(step.target, tokens, weighted=weighted, where=where)
         dropout = self._inputs.spec.action_input_dropout
         if self._tokens is not None and rng is not None and dropout:
             shown = features["decoder_input_tokens"]

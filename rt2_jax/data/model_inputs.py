@@ -25,6 +25,8 @@ class InputSpec:
       image_size: (height, width) of every picture, in pixels.
       encoder_length: tokens of the prompt, its end-of-sequence token included.
       decoder_length: tokens of the answer, its end-of-sequence token included.
+      plan_length: the first tokens of a robot's answer, which hold its plan and an end-of-sequence
+        token, padded with 0, so that actions have one place in all answers; 0 leaves plans out.
       robot_crop: side of the crop of robot pictures, as a fraction; 1 is no crop. It lies anywhere
         in training and in the centre otherwise. Web pictures are never cropped, since answers may
         name places in them.
@@ -45,6 +47,7 @@ class InputSpec:
     robot_crop: float = 1.0
     brightness: float = 0.0
     action_input_dropout: float = 0.0
+    plan_length: int = 0
 
     def __post_init__(self) -> None:
         slots = self.image_slots
@@ -64,6 +67,12 @@ class InputSpec:
         if not 0 <= self.action_input_dropout <= 1:
             raise ValueError(
                 f"InputSpec.action_input_dropout: found {self.action_input_dropout}, not in 0..1"
+            )
+
+        if not 0 <= self.plan_length < self.decoder_length:
+            raise ValueError(
+                f"InputSpec.plan_length: found {self.plan_length}, expected 0 up to below the "
+                f"decoder_length of {self.decoder_length}, which it is a part of"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -174,14 +183,39 @@ class ModelInputs:
           ValueError: the answer is too long.
         """
         target = self._padded(tokens, self.spec.decoder_length, where)
-        weights = np.zeros(len(target), np.float32)
-        weights[: len(tokens) if weighted is None else weighted] = 1
-        weights[len(tokens)] = 1
-        return {
-            "decoder_target_tokens": target,
-            "decoder_input_tokens": np.concatenate([np.zeros(1, np.int32), target[:-1]]),
-            "decoder_loss_weights": weights,
-        }
+        return _features(target, _weights(len(tokens), len(target), weighted))
+
+    def act(
+        self,
+        plan: str,
+        tokens: Sequence[int],
+        *,
+        weighted: int | None = None,
+        where: str = "action",
+    ) -> dict[str, np.ndarray]:
+        """What the decoder is to write for a robot: a plan where the spec has one, and the action.
+
+        Args:
+          plan: in words.
+          tokens: ids of the action.
+          weighted: how many of them count in the loss, as in `answer`.
+          where: what errors call the example.
+
+        Returns:
+          As `answer`. The padding behind a plan has no weight, as that behind the action.
+
+        Raises:
+          ValueError: plan or action is too long.
+        """
+        room = self.spec.plan_length
+        action = self._padded(tokens, self.spec.decoder_length - room, where)
+        weights = _weights(len(tokens), len(action), weighted)
+        if room:
+            words = self.tokenizer.encode(plan)
+            before = self._padded(words, room, f"{where}: plan {plan!r}")
+            action = np.concatenate([before, action])
+            weights = np.concatenate([_weights(len(words), room, None), weights])
+        return _features(action, weights)
 
     def _padded(self, tokens: Sequence[int], length: int, where: str) -> np.ndarray:
         if len(tokens) + 1 > length:
@@ -192,3 +226,19 @@ class ModelInputs:
         padded = np.zeros(length, np.int32)
         padded[: len(tokens) + 1] = [*tokens, self.tokenizer.eos_id]
         return padded
+
+
+def _weights(count: int, length: int, weighted: int | None) -> np.ndarray:
+    """Float32 [length]: 1 on the first `weighted` of `count` tokens, and on the end behind them."""
+    weights = np.zeros(length, np.float32)
+    weights[: count if weighted is None else weighted] = 1
+    weights[count] = 1
+    return weights
+
+
+def _features(target: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "decoder_target_tokens": target,
+        "decoder_input_tokens": np.concatenate([np.zeros(1, np.int32), target[:-1]]),
+        "decoder_loss_weights": weights,
+    }

@@ -22,6 +22,7 @@ IMAGE_FORMATS: Mapping[str, Mapping[str, Any]] = {
 """How pictures are compressed: Pillow's options by format."""
 
 _KEY = "rt2_recording"  # of this project's part of metadata.json
+_NAMES = ("state_fields", "points", "cameras")  # of `RecordingInfo`: tuples
 _METADATA_FILE = "metadata.json"  # where tensorflow-datasets looks for it too
 
 
@@ -34,6 +35,7 @@ class RecordingInfo:
       embodiment: the robot's name; with the action space it is the key of its statistics.
       action_space: of `action` and `executed_action`.
       state_fields: names of the proprioceptive state's numbers.
+      points: names of what is marked in every picture of the first camera; () for nothing.
       cameras: whose pictures an observation holds.
       height: of the pictures, in pixels.
       width: of the pictures, in pixels.
@@ -51,6 +53,7 @@ class RecordingInfo:
     embodiment: str
     action_space: ActionSpace
     state_fields: tuple[str, ...]
+    points: tuple[str, ...]
     cameras: tuple[str, ...]
     height: int
     width: int
@@ -85,7 +88,8 @@ class RecordingInfo:
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         data["action_space"] = self.action_space.to_json()
         data["action_space_hash"] = self.action_space.hash
-        data["state_fields"], data["cameras"] = list(self.state_fields), list(self.cameras)
+        for name in _NAMES:
+            data[name] = list(data[name])
         return data
 
     @classmethod
@@ -104,11 +108,7 @@ class RecordingInfo:
                 f"action space {space.name!r}: its hash is {space.hash[:12]}, but it was recorded "
                 f"as {data['action_space_hash'][:12]}; somebody has edited it"
             )
-        values["state_fields"], values["cameras"] = (
-            tuple(data["state_fields"]),
-            tuple(data["cameras"]),
-        )
-        return cls(**values)
+        return cls(**{**values, **{name: tuple(values[name]) for name in _NAMES}})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,13 +40,15 @@ from rt2_jax.data.tfrecord import read_records, write_records
 class RecordedStep:
     """One step: what was seen, the action to imitate, float32 [D], and what came of it.
 
-    `executed_action`, float32 [D], is set where the recording is a disturbed one.
+    `executed_action`, float32 [D], is set where the recording is a disturbed one; `points`, the
+    names of `RecordingInfo.points` at this step and their places float32 [P, 2], where it has some.
     """
 
     observation: Observation
     action: np.ndarray
     reward: float
     executed_action: np.ndarray | None = None
+    points: tuple[Sequence[str], np.ndarray] | None = None
 
 
 def image_key(camera: str) -> str:
@@ -76,6 +78,16 @@ def episode_features(info: RecordingInfo) -> tfds.features.FeaturesDict:
         "reward": feature.Scalar(dtype=np.float32, doc="1 at the last step of a success"),
         "discount": feature.Scalar(dtype=np.float32, doc="0 at a terminal step, else 1"),
     }
+    if info.points:
+        count, names = len(info.points), ", ".join(info.points)
+        steps["point_names"] = feature.Tensor(
+            shape=(count,), dtype=np.str_, doc=f"names of {names}; empty for what is not there"
+        )
+        steps["points"] = feature.Tensor(
+            shape=(count, 2),
+            dtype=np.float32,
+            doc=f"row and column in the first camera's picture, 0..1, of {names}",
+        )
     if info.disturbed:
         steps["executed_action"] = feature.Tensor(**action, doc="`action` with noise, as executed")
     return feature.FeaturesDict(
@@ -132,6 +144,10 @@ class EpisodeEncoder:
                 "reward": step.reward,
                 "discount": 1.0 - terminal,
             }
+            if self._info.points:
+                assert step.points is not None
+                names, features["points"] = step.points
+                features["point_names"] = np.array(names, object)
             if self._info.disturbed:
                 features["executed_action"] = step.executed_action
             encoded.append(features)

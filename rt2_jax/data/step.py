@@ -19,7 +19,8 @@ class TaskStep:
     Attributes:
       images: encoded pictures (JPEG or PNG), in the order of the task's views.
       text: the instruction or question; what goes into the task's prompt.
-      target: the answer of a web example; empty in a robot task.
+      target: the answer of a web example; in a robot task the plan, which a model may be trained
+        to write before the action ("" where there is none).
       action: float32 [D], native units; D = 0 in a web task.
       state: float32 [S]; S = 0 where there is none.
       episode: its number in the split, from 0.

@@ -112,7 +112,7 @@ def stages(plan: DemoPlan) -> tuple[Stage, ...]:
             (
                 (
                     *("sim", "record", "--out", str(data)),
-                    *("--episodes", str(plan.episodes), "--noise", "0.008"),
+                    *("--episodes", str(plan.episodes), "--noise", "0.03", "--noise-rate", "0.2"),
                 ),
             ),
         ),

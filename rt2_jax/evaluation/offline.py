@@ -238,16 +238,17 @@ def _robot_report(
     info = cache.info.task
     codec = engine.action_tokens(info)
     horizon, dimension = codec.codec.codec.horizon, len(median)
+    plan = engine.description.inputs.plan_length
     examples = TaskExamples(number, cache, engine.description.model_inputs, codec)
     recorded = cache.actions()
     found, expected, truth = [], [], []
     done = 0
     for batch in _examples(examples, chosen, engine.batch_sizes[-1]):
-        tokens, _ = engine.decode_actions(batch, info)
+        _, tokens, _ = engine.decode_actions(batch, info)
         for example, row in zip(batch, tokens, strict=True):
             # What counts in the loss: the chunk up to the episode's end, and the end token.
-            count = (int(example["decoder_loss_weights"].sum()) - 1) // dimension
-            target = example["decoder_target_tokens"][: horizon * dimension]
+            count = (int(example["decoder_loss_weights"][plan:].sum()) - 1) // dimension
+            target = example["decoder_target_tokens"][plan:][: horizon * dimension]
             found.append(codec.from_ids(row.tolist())[:count])
             expected.append(codec.from_ids(target.tolist())[:count])
             truth.append(recorded[chosen[done] : chosen[done] + count])

@@ -198,16 +198,22 @@ class PolicyEngine:
 
     def decode_actions(
         self, examples: Sequence[Features], task: TaskInfo
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Action tokens int32 [B, K * D] of robot examples, and their log-probabilities [B].
+    ) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Plans and action tokens of robot examples.
 
-        Each place holds one of the ids that its field has, so that every row is an action.
+        A plan is free text. Behind it each place holds one of the ids that its field has, so that
+        every row is an action.
+
+        Returns:
+          B plans ("" where the model writes none), action tokens int32 [B, K * D], and float32 [B],
+          the log-probabilities of both.
 
         Raises:
           ValueError: the weights give no finite numbers.
         """
-        mask = self._bound(task)[1]
-        return self._finite(*self._programs.decode(examples, len(mask), mask))
+        mask, plan = self._bound(task)[1], self._inputs.spec.plan_length
+        tokens, scores = self._finite(*self._programs.decode(examples, len(mask), mask, plan))
+        return [self._text(row) for row in tokens[:, :plan]], tokens[:, plan:], scores
 
     def decode_text(self, examples: Sequence[Features]) -> list[str]:
         """The likeliest answers to web examples, without mask.
@@ -215,14 +221,9 @@ class PolicyEngine:
         Raises:
           ValueError: the weights give no finite numbers.
         """
-        length, eos = self._inputs.spec.decoder_length, self._inputs.tokenizer.eos_id
+        length = self._inputs.spec.decoder_length
         tokens, _ = self._finite(*self._programs.decode(examples, length, None))
-        # The model may have more ids than the vocabulary has pieces.
-        size = self._inputs.tokenizer.vocab_size
-        return [
-            self._inputs.tokenizer.decode(i for i in row.tolist() if 0 < i < size and i != eos)
-            for row in tokens
-        ]
+        return [self._text(row) for row in tokens]
 
     def act(
         self,
@@ -239,8 +240,8 @@ class PolicyEngine:
 
         Returns:
           For each: `actions` float32 [K, D] in native units, `tokens` int32 [K * D], `levels`
-          int32 [K, D], `score` (log-probability of the tokens), and `unused`, the names of inputs
-          that the model does not read.
+          int32 [K, D], `plan` (in words, "" for none), `score` (log-probability of the tokens), and
+          `unused`, the names of inputs that the model does not read.
 
         Raises:
           TypeError, KeyError, ValueError: an observation that the model cannot read, or weights
@@ -258,15 +259,18 @@ class PolicyEngine:
             self.observe(task, history.images(observation), observation.instruction, where)
             for observation, where in zip(observations, names, strict=True)
         ]
-        tokens, scores = self.decode_actions(examples, task)
+        plans, tokens, scores = self.decode_actions(examples, task)
         codec = self.action_tokens(task)
         results = []
-        for observation, where, row, score in zip(observations, names, tokens, scores, strict=True):
+        for observation, where, plan, row, score in zip(
+            observations, names, plans, tokens, scores, strict=True
+        ):
             levels = codec.from_ids(row.tolist(), self._inputs.tokenizer.id_to_piece)
             result = {
                 "actions": codec.codec.decode(levels),
                 "tokens": row,
                 "levels": levels,
+                "plan": plan,
                 "score": float(score),
                 "unused": self._unused(observation, task),
             }
@@ -297,8 +301,17 @@ class PolicyEngine:
     def _bound(self, task: TaskInfo) -> tuple[ActionTokens, np.ndarray]:
         if task not in self._tokens:
             tokens = self.description.action_tokens(task)
-            self._tokens[task] = tokens, tokens.token_mask(self._vocab_size)
+            mask = tokens.token_mask(self._vocab_size)
+            plan = np.ones((self._inputs.spec.plan_length, self._vocab_size), bool)
+            self._tokens[task] = tokens, np.concatenate([plan, mask])
         return self._tokens[task]
+
+    def _text(self, tokens: np.ndarray) -> str:
+        """What tokens say; the model may have more ids than the vocabulary has pieces."""
+        tokenizer = self._inputs.tokenizer
+        return tokenizer.decode(
+            i for i in tokens.tolist() if 0 < i < tokenizer.vocab_size and i != tokenizer.eos_id
+        )
 
     def _finite(self, tokens: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not np.all(np.isfinite(scores)):

@@ -42,16 +42,26 @@ class DecodePrograms:
         self._programs: dict[tuple[int, int, bool], Any] = {}
 
         def decode(
-            params: Params, batch: Mapping[str, jax.Array], start: jax.Array, mask: Any
+            params: Params,
+            batch: Mapping[str, jax.Array],
+            start: jax.Array,
+            mask: Any,
+            restart: Any,
         ) -> tuple[jax.Array, jax.Array]:
             batch = {**batch, "decoder_input_tokens": start}
-            tokens, aux = model.predict_batch_with_aux(params, batch, token_mask=mask)
+            tokens, aux = model.predict_batch_with_aux(
+                params, batch, token_mask=mask, restart=restart
+            )
             return tokens, aux["scores"]
 
         self._decode = jax.jit(decode)
 
     def decode(
-        self, examples: Sequence[Mapping[str, np.ndarray]], length: int, mask: np.ndarray | None
+        self,
+        examples: Sequence[Mapping[str, np.ndarray]],
+        length: int,
+        mask: np.ndarray | None,
+        restart: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest allowed token at each place, given those before it.
 
@@ -59,6 +69,7 @@ class DecodePrograms:
           examples: features of `ModelInputs.observe`; others are not read.
           length: tokens to write.
           mask: bool [length, vocab], which tokens may stand at each place; None for all.
+          restart: where rows that have ended are written on, see `greedy_decode`.
 
         Returns:
           int32 [B, length] (0 after the end), and float32 [B], their log-probabilities.
@@ -70,13 +81,17 @@ class DecodePrograms:
             size = next(size for size in self.batch_sizes if size >= len(part))
             rows = [*part, *[part[-1]] * (size - len(part))]
             batch = {name: np.stack([row[name] for row in rows]) for name in _FEATURES}
-            answer = self._program(batch, length, mask)
+            answer = self._program(batch, length, mask, np.int32(restart))
             tokens.append(np.asarray(answer[0])[: len(part)])
             scores.append(np.asarray(answer[1])[: len(part)])
         return np.concatenate(tokens), np.concatenate(scores)
 
     def _program(
-        self, batch: Mapping[str, np.ndarray], length: int, mask: np.ndarray | None
+        self,
+        batch: Mapping[str, np.ndarray],
+        length: int,
+        mask: np.ndarray | None,
+        restart: np.int32,
     ) -> tuple[jax.Array, jax.Array]:
         size = len(batch["images"])
         start = jnp.zeros((size, length), jnp.int32)
@@ -84,6 +99,6 @@ class DecodePrograms:
         if key not in self._programs:
             # Compiled for these shapes only: a request can never set off a compilation that the
             # warm-up did not see.
-            lowered = self._decode.lower(self._params, batch, start, mask)
+            lowered = self._decode.lower(self._params, batch, start, mask, restart)
             self._programs[key] = lowered.compile()
-        return self._programs[key](self._params, batch, start, mask)
+        return self._programs[key](self._params, batch, start, mask, restart)

@@ -25,6 +25,7 @@ def greedy_decode(
     length: int,
     eos_id: int,
     token_mask: jax.Array | None = None,
+    restart: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """The likeliest allowed token, `length` times; after `eos_id` comes padding (0).
 
@@ -35,10 +36,12 @@ def greedy_decode(
       length: tokens to write.
       eos_id: the token that ends a row.
       token_mask: bool [length, vocab]; which tokens may stand at each place. None allows all.
+      restart: from this place on rows that have ended are written on: the padding behind a plan
+        ends there.
 
     Returns:
-      int32 [B, length], and float32 [B], the sum of the log-probabilities of each row's tokens up
-      to and with `eos_id`, among the allowed ones.
+      int32 [B, length], and float32 [B], the sum of the log-probabilities of each row's tokens,
+      without the padding, among the allowed ones.
 
     Raises:
       ValueError: the mask has another shape, or the cache is too short.
@@ -63,13 +66,15 @@ def greedy_decode(
         token = jnp.where(done, 0, jnp.argmax(log_probs, axis=-1)).astype(jnp.int32)
         return token, jnp.where(done, 0.0, jnp.max(log_probs, axis=-1)), done | (token == eos_id)
 
-    def step(carry: tuple, allowed: jax.Array) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
+    def step(carry: tuple, place: tuple) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
         token, done, cache = carry
+        allowed, again = place
         logits, cache = decode_step(token[:, None], cache)
-        token, score, done = choose(logits[:, 0], allowed, done)
+        token, score, done = choose(logits[:, 0], allowed, done & ~again)
         return (token, done, cache), (token, score)
 
     first, score, done = choose(logits, token_mask[0], jnp.zeros(len(logits), bool))
-    _, (tokens, scores) = jax.lax.scan(step, (first, done, cache), token_mask[1:])
+    places = token_mask[1:], jnp.arange(1, length) == restart
+    _, (tokens, scores) = jax.lax.scan(step, (first, done, cache), places)
     tokens = jnp.concatenate([first[None], tokens]).T
     return tokens, score + jnp.sum(scores, axis=0)

@@ -157,6 +157,7 @@ class VisionLanguageModel:
         batch: Batch,
         rng: jax.Array | None = None,
         token_mask: jax.Array | None = None,
+        restart: int = 0,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Greedy predictions as long as `decoder_input_tokens`, whose content is not read.
 
@@ -165,6 +166,7 @@ class VisionLanguageModel:
           batch: as in training; targets and weights may be absent.
           rng: not used: greedy decoding draws nothing.
           token_mask: bool [L_out, vocab], which tokens may stand at each place.
+          restart: where rows that have ended are written on, see `greedy_decode`.
 
         Returns:
           int32 [B, L_out], 0 after the end; and `scores`, their log-probabilities, float32 [B].
@@ -179,7 +181,13 @@ class VisionLanguageModel:
             return self._apply(params, tokens, cache, method="decode_step")
 
         tokens, scores = greedy_decode(
-            decode_step, logits[:, 0], cache.extended(length), length, self.eos_id, token_mask
+            decode_step,
+            logits[:, 0],
+            cache.extended(length),
+            length,
+            self.eos_id,
+            token_mask,
+            restart,
         )
         return tokens, {"scores": scores}
 

@@ -8,7 +8,6 @@ import fcntl
 import io
 import itertools
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -24,6 +23,7 @@ from rt2_jax.actions.identity import differences
 from rt2_jax.sim.mjcf import build_model
 from rt2_jax.sim.picture_texts import NUMBERS, Thing, describe, question_and_answer
 from rt2_jax.sim.render import RenderSettings, make_renderer
+from rt2_jax.sim.render.camera import find_view
 from rt2_jax.sim.scene import Scene, sample_still
 from rt2_jax.sim.workers import count_jobs, ordered_results
 from rt2_jax.sim.world import World, load_world
@@ -287,13 +287,10 @@ def _things(
     model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, camera: str, size: int
 ) -> list[Thing]:
     """The objects whose middle is in the picture, with their boxes in pixels."""
-    view = data.camera(camera)
-    focal = size / 2 / math.tan(math.radians(model.camera(camera).fovy[0]) / 2)
+    view = find_view(model, data, camera, size)
     things = []
     for index, thing in enumerate(scene.objects):
-        corners = (_corners(model, data, index) - view.xpos) @ view.xmat.reshape(3, 3)
-        columns = size / 2 + focal * corners[:, 0] / -corners[:, 2]
-        rows = size / 2 - focal * corners[:, 1] / -corners[:, 2]
+        rows, columns = size / 2 + view.project(_corners(model, data, index)).T
         left, right = np.clip((columns.min(), columns.max()), 0, size)
         top, bottom = np.clip((rows.min(), rows.max()), 0, size)
         middle = (columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2

@@ -61,15 +61,19 @@ class DisturbedPolicy:
       policy: the other policy.
       env: whose bounds cut the noisy actions.
       noise: standard deviation per axis, metres.
+      rate: the part of the steps that is disturbed. A large disturbance now and then calls for
+        actions that are plain to see; small ones all the time keep the expert from its goal.
 
     Raises:
-      ValueError: the noise is negative, or larger than `LARGEST_NOISE`.
+      ValueError: the noise is negative or larger than `LARGEST_NOISE`, or the rate not in 0..1.
     """
 
-    def __init__(self, policy: Policy, env: TabletopEnv, noise: float) -> None:
+    def __init__(self, policy: Policy, env: TabletopEnv, noise: float, rate: float = 1.0) -> None:
         if not 0 <= noise <= LARGEST_NOISE:
             raise ValueError(f"noise: found {noise} m, expected 0 to {LARGEST_NOISE} m")
-        self._policy, self._noise = policy, noise
+        if not 0 <= rate <= 1:
+            raise ValueError(f"noise_rate: found {rate}, expected 0 to 1")
+        self._policy, self._noise, self._rate = policy, noise, rate
         self._low, self._high = env.action_space.low, env.action_space.high
         self.reset()
 
@@ -85,6 +89,7 @@ class DisturbedPolicy:
         self.asked += list(answer["actions"])
         actions = answer["actions"].copy()
         noise = self._random.normal(0.0, self._noise, (len(actions), 3))
+        noise[self._random.random(len(actions)) >= self._rate] = 0
         noise[actions[:, _TERMINATE] == 0] = 0
         actions[:, _FIRST_DELTA : _FIRST_DELTA + 3] += noise
         return {**answer, "actions": np.clip(actions, self._low, self._high)}

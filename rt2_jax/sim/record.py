@@ -10,10 +10,13 @@ import pathlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
+import numpy as np
+
 from rt2_jax import __version__
 from rt2_jax.data.recording import Recording, RecordingInfo
 from rt2_jax.data.rlds import EpisodeEncoder, RecordedStep, RecordingWriter
 from rt2_jax.sim.env import MAX_STEPS, TabletopEnv
+from rt2_jax.sim.plans import PLAN_POINTS, plan_points
 from rt2_jax.sim.policies import DisturbedPolicy, make_policy
 from rt2_jax.sim.render import RenderSettings
 from rt2_jax.sim.rollout import outcome, play
@@ -34,6 +37,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "policy": (str,),
     "noise": (float, int),
+    "noise_rate": (float, int),
     "cameras": (tuple,),
     "image_format": (str,),
     "render": (RenderSettings,),
@@ -51,7 +55,8 @@ class RecordSettings:
       episodes: how many.
       seed: of the first episode's scene.
       policy: one of `rt2_jax.sim.policies.POLICIES`.
-      noise: standard deviation of the disturbance of every executed translation, metres per axis.
+      noise: standard deviation of the disturbance of executed translations, metres per axis.
+      noise_rate: the part of the steps that is disturbed.
       cameras: what an observation shows.
       image_format: how pictures are stored, one of `rt2_jax.data.recording.IMAGE_FORMATS`.
       render: renderer, size and its options.
@@ -68,6 +73,7 @@ class RecordSettings:
     seed: int = 0
     policy: str = "expert"
     noise: float = 0.0
+    noise_rate: float = 1.0
     cameras: tuple[str, ...] = ("front",)
     image_format: str = "png"
     render: RenderSettings = dataclasses.field(default_factory=RenderSettings)
@@ -93,6 +99,7 @@ class RecordSettings:
             embodiment=EMBODIMENT,
             action_space=TABLETOP_ACTIONS,
             state_fields=STATE_FIELDS,
+            points=PLAN_POINTS,
             cameras=self.cameras,
             height=self.render.height,
             width=self.render.width,
@@ -105,6 +112,7 @@ class RecordSettings:
                 "seed": self.seed,
                 "policy": self.policy,
                 "noise_m": self.noise,
+                "noise_rate": self.noise_rate,
                 "max_steps": MAX_STEPS,
                 "simulation_version": SIMULATION_VERSION,
                 "world": self.world.name,
@@ -129,7 +137,9 @@ class EpisodeRecorder:
             for skill in settings.skills
         ]
         self._policies = [
-            DisturbedPolicy(make_policy(settings.policy, env), env, settings.noise)
+            DisturbedPolicy(
+                make_policy(settings.policy, env), env, settings.noise, settings.noise_rate
+            )
             for env in self._envs
         ]
 
@@ -137,11 +147,14 @@ class EpisodeRecorder:
         """The example of the episode of this number."""
         seed, turn = self._settings.seed + episode, episode % len(self._envs)
         env, policy = self._envs[turn], self._policies[turn]
-        steps = list(play(env, policy, seed))
+        points: list[tuple[list[str], np.ndarray]] = []
+        steps = list(play(env, policy, seed, watch=lambda env: points.append(plan_points(env))))
         end = outcome(env, steps)
         recorded = [
-            RecordedStep(step.observation, asked, step.reward, executed_action=step.action)
-            for step, asked in zip(steps, policy.asked, strict=False)
+            RecordedStep(
+                step.observation, asked, step.reward, executed_action=step.action, points=seen
+            )
+            for step, asked, seen in zip(steps, policy.asked, points, strict=False)
         ]
         return self._encoder.encode(
             recorded,

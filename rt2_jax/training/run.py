@@ -69,6 +69,7 @@ class RunConfig:
       robot_crop: side of the random crop of robot pictures in training, of the central one later.
       brightness: in training, pictures are multiplied by 1 - brightness to 1 + brightness.
       action_input_dropout: the part of earlier action tokens that training hides from the decoder.
+      plan_length: tokens for the plan that a robot's answer begins with; 0 for no plan.
       source_weights: of tasks whose examples' loss is multiplied by another number than 1.
       data_seed: of the data's order and augmentation; `loop.seed` is that of parameters.
       workers: processes that make examples; 0 for a thread.
@@ -101,6 +102,7 @@ class RunConfig:
     robot_crop: float = 1.0
     brightness: float = 0.0
     action_input_dropout: float = 0.0
+    plan_length: int = 0
     source_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     data_seed: int = 0
     workers: int = 0
@@ -184,6 +186,7 @@ def prepare(config: RunConfig) -> Run:
         config.robot_crop,
         config.brightness,
         config.action_input_dropout,
+        config.plan_length,
     )
     check_fits(config.model, inputs, tokenizer)
     names = [task.info.name for task in manifest.tasks]
@@ -328,7 +331,9 @@ def _accuracy_positions(task: TaskInfo, description: RunDescription) -> np.ndarr
         codec = description.action_tokens(task).codec
         counts = [field.name != "terminate" for field in codec.space.fields]
         positions[:] = False
-        positions[: len(counts) * codec.codec.horizon] = counts * codec.codec.horizon
+        first = description.inputs.plan_length
+        chunk = counts * codec.codec.horizon
+        positions[first : first + len(chunk)] = chunk
     return positions
 
 

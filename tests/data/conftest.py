@@ -29,8 +29,8 @@ def picture(seed, size=SIZE):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
 
 
-def robot_steps(lengths=(3, 4, 2), seed=0):
-    """Steps of episodes of these lengths, with the views front and wrist."""
+def robot_steps(lengths=(3, 4, 2), seed=0, plans=("",)):
+    """Steps of episodes of these lengths, with the views front and wrist and plans in turn."""
     random = np.random.default_rng(seed)
     steps = []
     for episode, length in enumerate(lengths):
@@ -42,6 +42,7 @@ def robot_steps(lengths=(3, 4, 2), seed=0):
                 {
                     "images": [encoded(picture(number)), encoded(picture(number + 50))],
                     "text": f"pick object {episode}",
+                    "target": plans[len(steps) % len(plans)],
                     "action": action,
                     "state": random.random(2, np.float32),
                     "episode": episode,
@@ -101,7 +102,7 @@ def robot(registry, source):
     """Registers a robot task of these steps."""
     from rt2_jax.data.registration import robot_task
 
-    def make(name="arm_pick", steps=None, **changes):
+    def make(name="arm_pick", steps=None, plans=("",), **changes):
         options = {
             "embodiment": "arm",
             "action_space": ARM,
@@ -111,7 +112,9 @@ def robot(registry, source):
             "read_from": "arm",
         }
         return robot_task(
-            name, source(robot_steps() if steps is None else steps), **{**options, **changes}
+            name,
+            source(robot_steps(plans=plans) if steps is None else steps),
+            **{**options, **changes},
         )
 
     return make

@@ -27,6 +27,7 @@ INFO = RecordingInfo(
     embodiment="arm",
     action_space=SPACE,
     state_fields=("x", "y"),
+    points=(),
     cameras=("front", "wrist"),
     height=12,
     width=16,

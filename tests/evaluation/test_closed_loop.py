@@ -55,7 +55,7 @@ def test_a_line_stands_for_itself(expert):
     for line in lines:
         assert line["policy"] == "expert" and line["instruction_mode"] == "original"
         assert line["world_hash"] == SUITE.world.hash and line["render_hash"] == BLIND.hash
-        assert line["simulation_version"] == 1
+        assert line["simulation_version"] == 2
         assert line["latency_ms_p50"] == pytest.approx(np.median(line["latency_ms"]), abs=1e-3)
         assert line["latency_ms_p95"] >= line["latency_ms_p50"] > 0
     read = read_evaluation(out, SUITE.scenes)

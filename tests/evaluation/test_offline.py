@@ -56,7 +56,7 @@ def test_the_numbers_are_those_of_a_count_by_hand(horizon, small, caches, tmp_pa
     median = bound.encode(np.stack([train[(len(train) - 1) // 2]] * horizon)).levels[0]
     errors, median_errors, equal, median_equal = [], [], [], []
     for index in range(len(cache)):
-        [row], _ = engine.decode_actions([examples.example(index)], robot.task)
+        _, [row], _ = engine.decode_actions([examples.example(index)], robot.task)
         levels = tokens.from_ids(row.tolist())
         actions = bound.decode(levels)
         for ahead in range(horizon):

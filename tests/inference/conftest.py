@@ -32,11 +32,20 @@ def untrained(small, caches, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(small, caches, tmp_path_factory):
+def learn(small, caches, tmp_path_factory):
+    """`learn(description)`: a checkpoint that knows all steps of the training split by heart."""
+
+    def make(description):
+        state, batch = small.make_state(description, caches)
+        params, loss = small.overfit(description, state.params, batch)
+        assert loss < 0.05
+        directory = tmp_path_factory.mktemp("trained")
+        return small.write_checkpoint(directory, description, state.replace(params=params))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(small, caches, learn):
     """A checkpoint that knows all steps of the training split by heart."""
-    description = small.describe(caches)
-    state, batch = small.make_state(description, caches)
-    params, loss = small.overfit(description, state.params, batch)
-    assert loss < 0.05
-    directory = tmp_path_factory.mktemp("trained")
-    return small.write_checkpoint(directory, description, state.replace(params=params))
+    return learn(small.describe(caches))

@@ -34,6 +34,7 @@ ARM = rt2_action_space(
     control_rate_hz=5.0,
 )
 SIZE = (24, 32)
+PLANS = ("red cube", "the cup", "", "cup")
 SLOTS = (("front", 0), ("front", -1), ("wrist", 0))
 
 
@@ -59,6 +60,7 @@ def robot_steps(episodes, seed):
             yield {
                 "images": [encoded(picture(number)), encoded(picture(number + 500))],
                 "text": f"pick object {episode}",
+                "target": PLANS[episode % len(PLANS)],
                 "action": action,
                 "state": np.zeros(0, np.float32),
                 "episode": episode,
@@ -79,7 +81,7 @@ def web_steps(count, seed):
 
 
 @contextlib.contextmanager
-def registered_tasks(action_space=ARM):
+def registered_tasks(action_space=ARM, held_out=10):
     """The tasks `arm_pick` and `cups`, and the mixture `half`, in SeqIO's registries."""
     import seqio
     import tensorflow as tf
@@ -91,7 +93,7 @@ def registered_tasks(action_space=ARM):
 
     def source(make):
         def dataset(split, shuffle_files, seed=None):
-            steps = list(make(*((4, 0) if split == "train" else (10, 1))))
+            steps = list(make(*((4, 0) if split == "train" else (held_out, 1))))
             spec = {key: tf.TensorSpec(*kinds.get(key, ([], tf.string))) for key in steps[0]}
             return tf.data.Dataset.from_generator(lambda: iter(steps), output_signature=spec)
 
@@ -117,14 +119,14 @@ def registered_tasks(action_space=ARM):
             kind._REGISTRY.update(entries)
 
 
-def write_caches(root, splits=("train", "validation"), action_space=ARM):
-    """Caches both tasks and resolves `half`."""
+def write_caches(root, splits=("train", "validation"), action_space=ARM, held_out=10):
+    """Caches both tasks and resolves `half`; episodes of the validation split: `held_out`."""
     import seqio
 
     from rt2_jax.data.cache_writer import cache_task
     from rt2_jax.data.resolve import resolve_mixture
 
-    with registered_tasks(action_space):
+    with registered_tasks(action_space, held_out):
         for split in splits:
             for name in ("arm_pick", "cups"):
                 cache_task(seqio.TaskRegistry.get(name), root, split=split)
@@ -132,12 +134,13 @@ def write_caches(root, splits=("train", "validation"), action_space=ARM):
             resolve_mixture("half", root)
 
 
-def describe(root, horizon=1, mixture="half"):
-    """The description of a run on these caches."""
+def describe(root, horizon=1, mixture="half", plan=0):
+    """The description of a run on these caches; answers begin with a plan of `plan` tokens."""
     tokenizer = load_vocabulary()
     codec = UniformBins(256, horizon)
     manifest = load_manifest(manifest_path(root, mixture, "train"))
-    inputs = InputSpec(SLOTS, (16, 16), 32, 8 * horizon + 2, robot_crop=0.9)
+    length = plan + 8 * horizon + 2
+    inputs = InputSpec(SLOTS, (16, 16), 32, length, robot_crop=0.9, plan_length=plan)
     model = VisionLanguageConfig(
         vision=VisionConfig(
             image_size=(16, 16), patch_size=8, embed_dim=32, num_layers=1, num_heads=2, mlp_dim=32

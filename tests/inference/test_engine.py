@@ -58,7 +58,7 @@ def test_answers_are_those_of_decoding_without_a_cache(trained, caches):
         engine.action_tokens(task),
     )
     rows = [examples.example(i) for i in range(4)]
-    tokens, scores = engine.decode_actions(rows, task)
+    _, tokens, scores = engine.decode_actions(rows, task)
     mask = engine.action_tokens(task).token_mask(engine.description.model.text.vocab_size)
     from rt2_jax.models.vision_language import VisionLanguageModule
 

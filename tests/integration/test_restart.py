@@ -91,7 +91,7 @@ def test_killed_at_random_steps_a_run_ends_bit_for_bit_as_one_that_was_not(
     print(f"seed {seed}")
     draw = random.Random(seed)
     for kill in range(kills):
-        # First before there is a checkpoint; then when the first is whole, for the next waits for it.
+        # Before the first checkpoint; then after it is whole, for the second waits for it.
         wanted = draw.randint(20, 45) if kill else draw.randint(1, 8)
         with start(killed, *flags) as process:
             for line in process.stdout:

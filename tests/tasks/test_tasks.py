@@ -6,18 +6,19 @@ import json
 import numpy as np
 import pytest
 import seqio
+import tensorflow as tf
 
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.cache_writer import cache_task, read_steps
 from rt2_jax.data.image import decode_image
-from rt2_jax.data.places import parse_places
+from rt2_jax.data.places import parse_places, place_text
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks, resolve_mixture
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
 from rt2_jax.sim.pictures import PictureSettings, draw_pictures
 from rt2_jax.sim.record import RecordSettings, record
-from rt2_jax.tasks import mixtures
+from rt2_jax.tasks import mixtures, tabletop
 
 ROBOT_MIXTURES = ("bridge_mix", "bridge_sample_mix", "tabletop_photos_mix", "tabletop_mix")
 MIXTURES = ("rt2_tabletop", *ROBOT_MIXTURES, "rt2_pictures", "coco_sample_places")
@@ -52,6 +53,19 @@ def test_a_recording_holds_a_task_for_each_skill(tmp_path, monkeypatch):
         steps = list(read_steps(seqio.TaskRegistry.get(f"rt2_tabletop_{skill}"), "train"))
         assert {step.episode_id.split("-")[0] for step in steps} == {skill}
         assert [step.action[0] for step in steps] == [1] * (len(steps) - 1) + [0]
+        for step in steps:
+            assert len(parse_places(step.target)) == (4 if skill == "reach" else 5)
+            assert step.target.partition("<loc")[0] in step.text, "the plan begins with the object"
+
+
+def test_a_plan_is_written_as_places_are_everywhere():
+    points = np.random.default_rng(0).random((3, 2), np.float32).round(4)
+    points[0] = (0.0, 1.0)
+    for levels in (16, 1024):
+        (y, x), _, (v, u) = points.tolist()
+        found = tabletop.plan_text(tf.constant(["red cube", "", "gripper"]), points, levels)
+        expected = f"red cube{place_text(y, x, levels)} gripper{place_text(v, u, levels)}"
+        assert found.numpy().decode() == expected
 
 
 def test_the_real_bridge_episodes_use_their_bins(sample, tmp_path):

@@ -23,6 +23,14 @@ class View:
     axes: np.ndarray
     pixel: float
 
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Where points of the world, float [N, 3], are seen: float [N, 2], pixels.
+
+        They are (rows down, columns right) from the middle of the picture.
+        """
+        right, up, back = self.axes @ (np.asarray(points) - self.origin).T
+        return np.stack([up / back, right / -back], axis=1) / self.pixel
+
 
 def find_camera(model: mujoco.MjModel | None, data: mujoco.MjData, name: str) -> int:
     """The camera's number.
