@@ -14,12 +14,13 @@ from rt2_jax.sim.simulation import TABLETOP_ACTIONS
 from rt2_jax.sim.skills import TableState
 
 _STRIDE = 0.045  # metres per control step and axis through free air
-_HOVER = 0.012  # metres of the tip above the target's top
+_HOVER = 0.022  # metres of the tip above the target's top
 _TRAVEL = 0.062  # metres above the table, over every object
 _CONE = 0.05  # metres from the goal within which the tip sinks towards its height
 _PUSH_HEIGHT = 0.012
 _PUSH_STRIDE = 0.024
 _CONTACT = 0.032  # metres between an object's centre and a tip that touches it, roughly
+_SLIDE = 0.025  # metres beside the line of a push from where the tip slides back to it
 _ASIDE = 0.015  # metres away from the object while the tip rises
 _TOUCHING = 0.046  # metres between two objects at which a push is done
 
@@ -87,8 +88,8 @@ class _Push:
 
     @property
     def under_way(self) -> bool:
-        """Whether the tip stands right to push."""
-        return self.low and self.behind > 0.4 * _CONTACT and abs(self.aside) < 0.010
+        """Whether the tip stands right to push, or can slide there without touching anything."""
+        return self.low and self.behind > 0.4 * _CONTACT and abs(self.aside) < _SLIDE
 
     @property
     def start(self) -> np.ndarray:
@@ -139,6 +140,7 @@ def _push(push: _Push, tip: np.ndarray) -> np.ndarray | None:
     if push.under_way:
         free = max(0.0, push.behind - _CONTACT)
         forward = min(_PUSH_STRIDE, free + push.distance - _TOUCHING + 0.004)
+        forward *= max(0.0, 1.0 - abs(push.aside) / _SLIDE)
         sideways = -0.6 * push.aside * np.array([-push.along[1], push.along[0]])
         return np.append(push.along * forward + sideways, _PUSH_HEIGHT - tip[2])
     if push.low and np.linalg.norm(push.start[:2] - tip[:2]) > 0.015:
