@@ -75,14 +75,14 @@ class Stage:
 
 
 def short_plan(folder: pathlib.Path) -> DemoPlan:
-    """About 20 minutes on two cores."""
+    """About 25 minutes on two cores."""
     return DemoPlan(
         folder=folder,
-        episodes=1600,
+        episodes=2400,
         scenes=1600,
-        train_steps=6000,
+        train_steps=8000,
         test_episodes=100,
-        minutes={"record": 1.5, "draw": 1, "cache": 1, "train": 12, "drive": 3, "compare": 2},
+        minutes={"record": 2, "draw": 1, "cache": 1, "train": 13, "drive": 4, "compare": 2},
     )
 
 

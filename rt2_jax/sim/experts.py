@@ -14,8 +14,8 @@ from rt2_jax.sim.simulation import TABLETOP_ACTIONS
 from rt2_jax.sim.skills import TableState
 
 _STRIDE = 0.045  # metres per control step and axis through free air
-_HOVER = 0.022  # metres of the tip above the target's top
-_TRAVEL = 0.062  # metres above the table, over every object
+_HOVER = 0.016  # metres of the tip above the target's top
+_TRAVEL = 0.052  # metres above the table, over every object
 _CONE = 0.05  # metres from the goal within which the tip sinks towards its height
 _PUSH_HEIGHT = 0.012
 _PUSH_STRIDE = 0.024
