@@ -100,7 +100,9 @@ def run(args: argparse.Namespace) -> int | None:
 def _say_start(
     step: int, total: int, directory: pathlib.Path, initial: pathlib.Path | None
 ) -> None:
-    if step:
+    if step >= total:
+        print(f"{directory} is at step {step} of {total}: nothing to do", flush=True)
+    elif step:
         print(f"going on from {directory / f'checkpoint_{step}'} to step {total}", flush=True)
     else:
         print(f"from {initial or 'new parameters'} to step {total} in {directory}", flush=True)

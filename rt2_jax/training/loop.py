@@ -47,7 +47,7 @@ class LoopConfig:
       save_first: a checkpoint of step 0 too: of the parameters that the run began with.
 
     Raises:
-      ValueError: one is not positive.
+      ValueError: one is not positive, or the seed is negative.
     """
 
     total_steps: int
@@ -63,6 +63,8 @@ class LoopConfig:
                 raise ValueError(
                     f"LoopConfig.{name}: found {getattr(self, name)}, expected a positive number"
                 )
+        if self.seed < 0:
+            raise ValueError(f"LoopConfig.seed: found {self.seed}, expected 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,6 +83,9 @@ class RunConfig:
       keep: how many of the latest checkpoints are kept; None for all.
       keep_period: checkpoints of multiples of it are always kept.
       tensorboard: writes event files beside the JSONL.
+
+    Raises:
+      ValueError: an unknown `action_tokens`, no folder, or a number out of its range.
     """
 
     model_dir: str
@@ -121,6 +124,22 @@ class RunConfig:
             raise ValueError(
                 f"RunConfig.action_tokens: found {self.action_tokens!r}, expected one of "
                 f"{', '.join(ROUTES)}"
+            )
+        if not self.model_dir:
+            raise ValueError("RunConfig.model_dir: found '', expected a folder")
+        for name, least in (
+            ("global_batch_size", 1),
+            ("keep", 1),
+            ("keep_period", 1),
+            ("data_seed", 0),
+            ("workers", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"RunConfig.{name}: found {value}, expected {least} or more")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"RunConfig.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"
             )
 
 
@@ -173,8 +192,12 @@ def prepare(config: RunConfig) -> Run:
 
     Raises:
       FileNotFoundError: the mixture is not cached or resolved, or there is no initial checkpoint.
+      NotADirectoryError: the run's folder is a file.
       KeyError, TypeError, ValueError: anything that does not fit together.
     """
+    directory = pathlib.Path(config.model_dir)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"RunConfig.model_dir: {directory} is a file, expected a folder")
     manifest = _load_manifest(config)
     caches = open_caches(manifest, config.cache_dir)
     tokenizer = load_vocabulary(config.vocabulary)

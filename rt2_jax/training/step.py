@@ -27,10 +27,19 @@ class StepConfig:
       num_microbatches: the batch goes through the model in this many parts, one after another, to
         save memory; the result is that of the whole batch.
       clip_norm: largest global norm of the gradient (Pascanu et al. 2013); None for no limit.
+
+    Raises:
+      ValueError: one is not positive.
     """
 
     num_microbatches: int = 1
     clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_microbatches", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"StepConfig.{name}: found {value}, expected a positive number")
 
     def check_batch_size(self, batch_size: int, partitioner: Partitioner) -> None:
         """Refuses a global batch size that cannot be divided.
@@ -39,7 +48,7 @@ class StepConfig:
           ValueError: it is no multiple of microbatches times parts.
         """
         parts = partitioner.batch_parts
-        if self.num_microbatches < 1 or batch_size % (self.num_microbatches * parts):
+        if batch_size % (self.num_microbatches * parts):
             raise ValueError(
                 f"batch size: found {batch_size}, expected a multiple of "
                 f"{self.num_microbatches} microbatches x {parts} parts of the mesh "

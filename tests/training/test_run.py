@@ -115,6 +115,36 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_dir": ""}, "RunConfig.model_dir: found '', expected a folder"),
+        ({"global_batch_size": 0}, "RunConfig.global_batch_size: found 0, expected 1 or more"),
+        ({"keep": 0}, "RunConfig.keep: found 0, expected 1 or more"),
+        ({"data_seed": -1}, "RunConfig.data_seed: found -1, expected 0 or more"),
+        ({"workers": -1}, "RunConfig.workers: found -1, expected 0 or more"),
+        ({"label_smoothing": 2.0}, "RunConfig.label_smoothing: found 2.0, expected 0 to below 1"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_by_name(run_config, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_config(**changes)
+
+
+@pytest.mark.parametrize("field", ["clip_norm", "num_microbatches"])
+def test_a_step_that_cannot_be_computed_is_refused(field):
+    with pytest.raises(ValueError, match=f"StepConfig.{field}: found -1, expected a positive"):
+        StepConfig(**{field: -1})
+
+
+def test_a_file_in_the_place_of_the_runs_folder_is_refused_and_kept(run_config, tmp_path):
+    file = tmp_path / "notes"
+    file.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="notes is a file, expected a folder"):
+        prepare(run_config(model_dir=str(file)))
+    assert file.read_text() == "mine"
+
+
 def test_a_vocabulary_larger_than_the_embedding_is_refused(run_config):
     config = run_config()
     text = dataclasses.replace(config.model.text, vocab_size=7999)
