@@ -77,8 +77,11 @@ class Checkpoints:
           state: may be donated as soon as this returns.
           dataset: the data's position after this state's last step, plain JSON.
           description: plain JSON.
+
+        Raises:
+          ValueError: there is one of this step or of a later one.
         """
-        self._manager.save(
+        saved = self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 **{
@@ -88,6 +91,11 @@ class Checkpoints:
                 }
             ),
         )
+        if not saved:
+            raise ValueError(
+                f"{self._manager.directory}: step {int(state.step)} was not saved, since there is "
+                f"a checkpoint of step {self.latest_step}"
+            )
 
     def wait(self) -> None:
         """Until everything is written.

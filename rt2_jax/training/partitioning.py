@@ -111,9 +111,16 @@ class Partitioner:
         return jax.tree_util.tree_map_with_path(sharding, state)
 
     def to_devices(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """The global batch, of which this process has the rows given."""
+        """The global batch, of which this process has the rows given.
+
+        Raises:
+          ValueError: the mesh wants other rows here, as where a model replica spans hosts.
+        """
+        hosts = jax.process_count()
         return {
-            name: jax.make_array_from_process_local_data(self.batch_sharding, value)
+            name: jax.make_array_from_process_local_data(
+                self.batch_sharding, value, (hosts * value.shape[0], *value.shape[1:])
+            )
             for name, value in batch.items()
         }
 

@@ -25,8 +25,8 @@ from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.checkpoints import (
     Checkpoints,
     check_params,
+    checkpoint_path,
     find_checkpoint,
-    latest_checkpoint,
     read_description,
     restore_params,
 )
@@ -127,6 +127,12 @@ class RunConfig:
             )
         if not self.model_dir:
             raise ValueError("RunConfig.model_dir: found '', expected a folder")
+        for name in ("model_dir", "cache_dir", "initial_checkpoint"):
+            if "://" in (getattr(self, name) or ""):
+                raise ValueError(
+                    f"RunConfig.{name}: found {getattr(self, name)!r}, expected a path of a file "
+                    "system that is mounted on every host"
+                )
         for name, least in (
             ("global_batch_size", 1),
             ("keep", 1),
@@ -378,9 +384,7 @@ def _init_from(run: Run) -> TrainState:
 
 
 def _latest_in(directory: pathlib.Path) -> pathlib.Path | None:
-    if not any(directory.glob("checkpoint_*")):
-        return None
-    try:
-        return latest_checkpoint(directory)
-    except FileNotFoundError:
-        return None  # nothing but what was left half written
+    """The latest checkpoint; FileNotFoundError if it is not whole: none is stepped over."""
+    numbers = [path.name.removeprefix("checkpoint_") for path in directory.glob("checkpoint_*")]
+    steps = [int(number) for number in numbers if number.isdigit()]
+    return checkpoint_path(directory / f"checkpoint_{max(steps)}") if steps else None

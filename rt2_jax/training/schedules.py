@@ -26,7 +26,7 @@ class LearningRate:
       min_learning_rate: the least that comes out.
 
     Raises:
-      ValueError: an unknown factor, or a rate, period or warm-up that is not positive.
+      ValueError: an unknown factor, a negative rate, or a period or warm-up that is not positive.
     """
 
     factors: str = "constant * linear_warmup * rsqrt_decay"
@@ -45,8 +45,13 @@ class LearningRate:
                 f"LearningRate.factors: found {unknown} in {self.factors!r}, expected some of "
                 f"{', '.join(FACTORS)}, joined by *"
             )
-        for name in ("base_learning_rate", "warmup_steps", "steps_per_decay", "steps_per_cycle"):
-            if not 0 < getattr(self, name) < math.inf:
+        if not 0 <= self.base_learning_rate < math.inf:
+            raise ValueError(
+                f"LearningRate.base_learning_rate: found {self.base_learning_rate}, "
+                "expected 0 or more"
+            )
+        for name in ("warmup_steps", "steps_per_decay", "steps_per_cycle"):
+            if getattr(self, name) <= 0:
                 raise ValueError(
                     f"LearningRate.{name}: found {getattr(self, name)}, expected a positive number"
                 )

@@ -118,6 +118,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"model_dir": "gs://bucket/run"},
+            "RunConfig.model_dir: found 'gs://bucket/run', expected a",
+        ),
         ({"model_dir": ""}, "RunConfig.model_dir: found '', expected a folder"),
         ({"global_batch_size": 0}, "RunConfig.global_batch_size: found 0, expected 1 or more"),
         ({"keep": 0}, "RunConfig.keep: found 0, expected 1 or more"),
@@ -207,6 +211,15 @@ def test_weights_that_were_cut_short_are_noticed_before_anything_is_written(
         execute(prepare(run_config(initial_checkpoint=str(broken))))
     assert len(str(error.value)) < 700  # not TensorStore's whole specification
     assert not (tmp_path / "run").exists()
+
+
+def test_a_latest_checkpoint_without_its_state_is_never_stepped_over(run_config, trained, tmp_path):
+    broken = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(broken / "checkpoint_6" / "state")
+    before = (broken / "metrics.jsonl").read_bytes()
+    with pytest.raises(FileNotFoundError, match="checkpoint_6: .*state"):
+        execute(prepare(run_config(initial_checkpoint=str(trained))))
+    assert (broken / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_checkpoint_is_found_by_its_own_path_and_by_that_of_its_run(trained, tmp_path):
