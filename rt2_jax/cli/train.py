@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import ast
 import pathlib
+import sys
 from collections.abc import Sequence
 
+NOT_FINITE = 1  # the run gave up; its latest checkpoint is whole
 STOPPED = 143  # as a process that SIGTERM ended; the run is saved and goes on when started again
 
 
@@ -16,7 +18,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "train",
         description=__doc__,
         epilog="--gin.NAME=VALUE sets a macro, --gin.CLASS.parameter=VALUE a parameter; a value "
-        "that is no gin literal is text. Exit status 143: stopped by SIGTERM, saved.",
+        "that is no gin literal is text. Exit status 143: stopped by SIGTERM, saved; 1: the loss "
+        "stayed not finite.",
     )
     parser.add_argument(
         "--gin-file",
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace) -> int | None:
     from rt2_jax.training import report
     from rt2_jax.training.gin_files import load_run_config
     from rt2_jax.training.logs import TerminalLog
+    from rt2_jax.training.loop import NotFiniteError
     from rt2_jax.training.run import execute, prepare
 
     config, text = load_run_config(args.gin_file, args.gin_binding, args.gin_search_paths)
@@ -85,6 +89,9 @@ def run(args: argparse.Namespace) -> int | None:
 
     try:
         outcome = execute(prepared, logs)
+    except NotFiniteError as error:
+        print(f"rt2 train: error: {config.model_dir}: {error}", file=sys.stderr)
+        return NOT_FINITE
     finally:
         for each in bar:
             each.__exit__(None, None, None)

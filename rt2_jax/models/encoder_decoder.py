@@ -232,13 +232,13 @@ class Decoder(nn.Module):
         x = drop(RMSNorm(self.dtype, name="decoder_norm")(x), deterministic)
         if table is None:
             axes = ("embed", "vocab")
-            logits = Dense(config.vocab_size, axes, self.dtype, name="logits_dense")(x)
+            # Losses and tokens hang on differences that bfloat16 would round away.
+            logits = Dense(config.vocab_size, axes, jnp.float32, name="logits_dense")(x)
         else:
             # T5 1.0 and UL2-20B divide by the root of the width; the embedding's scale is one.
-            logits = (x * config.embed_dim**-0.5) @ table.astype(self.dtype).T
-        logits = nn.with_logical_constraint(
-            logits.astype(jnp.float32), ("batch", "length", "vocab")
-        )
+            scaled, table = x * config.embed_dim**-0.5, table.astype(self.dtype)
+            logits = jnp.matmul(scaled, table.T, preferred_element_type=jnp.float32)
+        logits = nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
         return logits, DecoderCache(kept, encoder_mask, positions=count)
 
 

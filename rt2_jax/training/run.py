@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
+from rt2_jax.actions.identity import differences
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.batches import MixtureBatches
 from rt2_jax.data.cache import StepCache
@@ -19,7 +23,7 @@ from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_c
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
-from rt2_jax.models.config import VisionLanguageConfig
+from rt2_jax.models.config import VisionLanguageConfig, config_to_json
 from rt2_jax.models.model import VisionLanguageModel
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.checkpoints import (
@@ -265,6 +269,7 @@ def prepare(config: RunConfig) -> Run:
         initial = find_checkpoint(config.initial_checkpoint)
         _check_initial(initial, description)
         check_params(initial, initializer.abstract.params)
+        _check_initial_model(initial, description)
     return Run(
         config=config,
         manifest=manifest,
@@ -290,6 +295,7 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
     Raises:
       ValueError: the latest or the initial checkpoint is damaged, or the latest is of another run;
         nothing was written.
+      OSError: another process trains in `model_dir`.
       NotFiniteError: see `LoopConfig.max_skipped_in_a_row`.
     """
     config, directory = run.config, pathlib.Path(run.config.model_dir)
@@ -298,7 +304,11 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
         run.description.check_same(read_description(before), str(before))
     initial = _init_from(run) if before is None and run.initial_checkpoint is not None else None
     first = jax.process_index() == 0
-    with run.batches() as batches, Checkpoints(directory, config.keep, config.keep_period) as kept:
+    with (
+        _only_run(directory) if first else contextlib.nullcontext(),
+        run.batches() as batches,
+        Checkpoints(directory, config.keep, config.keep_period) as kept,
+    ):
         state = initial
         if state is None:
             state = restore_or_init(run.initializer, batches, kept, config.loop.seed)
@@ -376,11 +386,51 @@ def _check_initial(path: pathlib.Path, description: RunDescription) -> None:
         )
 
 
+# What a run may change of the model that it begins with: shapes are checked parameter by parameter.
+_CHANGEABLE = ("dropout_rate", "dtype", "image_slots", "scan_layers")
+
+
+def _check_initial_model(path: pathlib.Path, description: RunDescription) -> None:
+    """Refuses what no shape tells, as another number of heads: weights would mean other things."""
+
+    def fixed(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: fixed(each) for name, each in value.items() if name not in _CHANGEABLE}
+
+    theirs, ours = read_description(path).get("model"), config_to_json(description.model)
+    lines = differences(fixed(theirs), fixed(ours))
+    if lines:
+        raise ValueError(
+            f"{path}: was trained with another model than this run's, though its parameters have "
+            f"the same shapes: {'; '.join(lines)}"
+        )
+
+
 def _init_from(run: Run) -> TrainState:
     assert run.initial_checkpoint is not None
     abstract = run.initializer.abstract
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
     return state.replace(params=restore_params(run.initial_checkpoint, abstract.params))
+
+
+@contextlib.contextmanager
+def _only_run(directory: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of the folder; the system lets go when this process ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = directory / ".lock"
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"another process trains in {directory}; wait until it has ended, or give this run "
+                "another MODEL_DIR"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _latest_in(directory: pathlib.Path) -> pathlib.Path | None:

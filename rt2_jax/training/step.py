@@ -104,10 +104,17 @@ def make_train_step(
         return jax.lax.scan(add, zeros, parts)[0]
 
     def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, StepMetrics]:
-        batch = rules.apply(batch)
-        weights, divisor = normalize_weights(model.loss_normalizing_factor, batch)
-        if model.loss_normalizing_factor is None:
+        factor = model.loss_normalizing_factor
+        if factor == "AVERAGE_PER_SEQUENCE":  # of an example, before its source's weight
+            weights, _ = normalize_weights(factor, batch)
+            batch = rules.apply({**batch, "decoder_loss_weights": weights})
+            weights = batch["decoder_loss_weights"]
             divisor = jnp.sum(weights)
+        else:
+            batch = rules.apply(batch)
+            weights, divisor = normalize_weights(factor, batch)
+            if factor is None:
+                divisor = jnp.sum(weights)
         divisor = jnp.where(divisor == 0, 1, divisor)
         batch = {**batch, "decoder_loss_weights": weights}
         rng = jax.random.fold_in(rng, state.step)

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -183,6 +185,30 @@ def test_an_initial_checkpoint_of_another_shape_is_refused_by_name_before_anythi
     assert "holds other weights than the model" in message
     assert "mlp/wo/kernel: found shape" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_an_initial_checkpoint_whose_shapes_mean_other_things_is_refused(
+    run_config, trained, tmp_path
+):
+    config = run_config(initial_checkpoint=str(trained))
+    text = dataclasses.replace(config.model.text, relative_max_distance=64)
+    with pytest.raises(ValueError, match="same shapes: text.relative_max_distance: .*, not 64$"):
+        prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, text=text)))
+    dropped = dataclasses.replace(config.model.text, dropout_rate=0.5)
+    prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, text=dropped)))
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(run_config, tmp_path):
+    (tmp_path / "run").mkdir()
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
+    hold += "print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(OSError, match="another process trains in .*another MODEL_DIR"):
+            execute(prepare(run_config()))
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+        other.stdin.close()
 
 
 @pytest.mark.parametrize("part", ["rt2", "state"])

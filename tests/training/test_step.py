@@ -123,6 +123,20 @@ def test_accumulated_microbatches_equal_the_whole_batch(factor, tiny):
     assert_same(gradients, expected, rtol=1e-3, atol=1e-7)
 
 
+def test_the_weights_of_sources_hold_where_every_sequence_counts_the_same(tiny):
+    rules = SourceRules(("a", "b"), loss_weights=np.array([1.0, 0.0]))
+    model, partitioner = Bigrams(AdamW(), "AVERAGE_PER_SEQUENCE"), tiny.make_partitioner()
+
+    def without_b(batch):
+        weights = batch["decoder_loss_weights"] * (batch["source_id"] == 0)[:, None]
+        return {**batch, "decoder_loss_weights": weights}
+
+    weighted = steps(model, partitioner, tiny.Batches(), 1, rules=rules)[1][0]
+    alone = steps(model, partitioner, tiny.Batches(), 1, change=without_b)[1][0]
+    np.testing.assert_allclose(weighted.loss, alone.loss, rtol=1e-6)
+    np.testing.assert_allclose(weighted.gradient_norm, alone.gradient_norm, rtol=1e-5)
+
+
 def test_without_a_factor_the_loss_is_the_weighted_mean_of_the_targets(on_one, tiny):
     sources = on_one[1][0].sources
     np.testing.assert_allclose(
