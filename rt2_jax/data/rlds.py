@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import io
 import json
 import math
@@ -24,6 +23,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from rt2_jax.actions.identity import differences
 from rt2_jax.actions.policy import Observation
+from rt2_jax.data.locks import only_writer
 from rt2_jax.data.recording import (
     IMAGE_FORMATS,
     VERSION,
@@ -274,17 +274,13 @@ class RecordingWriter:
 
 @contextlib.contextmanager
 def _only_writer(directory: pathlib.Path) -> Iterator[None]:
-    """Keeps other writers of the recording out; the system lets go when this process ends."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    """Keeps other writers of the recording out."""
     lock = directory.with_name(f"{directory.name}.lock")
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(
-                f"another process is recording {directory}; wait until it has finished, or record "
-                "into another folder"
-            ) from error
+    refusal = (
+        f"another process is recording {directory}; wait until it has finished, or record into "
+        "another folder"
+    )
+    with only_writer(lock, refusal):
         yield
         if directory.exists():
             lock.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.batches import MixtureBatches
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.examples import TaskExamples, mixture_examples
+from rt2_jax.data.locks import only_writer
 from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_caches
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
@@ -295,6 +295,7 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
     Raises:
       ValueError: the latest or the initial checkpoint is damaged, or the latest is of another run;
         nothing was written.
+      FileNotFoundError: the latest checkpoint is not whole.
       OSError: another process trains in `model_dir`.
       NotFiniteError: see `LoopConfig.max_skipped_in_a_row`.
     """
@@ -416,17 +417,13 @@ def _init_from(run: Run) -> TrainState:
 
 @contextlib.contextmanager
 def _only_run(directory: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of the folder; the system lets go when this process ends."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Keeps other runs out of the folder."""
     lock = directory / ".lock"
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(
-                f"another process trains in {directory}; wait until it has ended, or give this run "
-                "another MODEL_DIR"
-            ) from error
+    refusal = (
+        f"another process trains in {directory}; wait until it has ended, or give this run another "
+        "MODEL_DIR"
+    )
+    with only_writer(lock, refusal):
         try:
             yield
         finally:
