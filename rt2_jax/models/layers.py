@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from rt2_jax.models.products import add_bias, matmul
+
 FIXED_AXIS = "relpos_buckets"
 """The logical axis of parameter dimensions that are never sharded: pixels of a patch, places.
 
@@ -54,7 +56,7 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", partitioned(self.kernel_init, self.axes), (x.shape[-1], self.features)
         )
-        x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.use_bias:
             bias_init = partitioned(nn.initializers.zeros_init(), self.axes[1:])
             x += self.param("bias", bias_init, (self.features,)).astype(self.dtype)
@@ -178,7 +180,7 @@ class Attention(nn.Module):
         if self.scaled:
             logits *= self.head_dim**-0.5
         if bias is not None:
-            logits += bias
+            logits = add_bias(logits, bias)
         if mask is not None:
             logits = jnp.where(mask, logits, _MASKED)
         weights = self.dropout(nn.softmax(logits).astype(self.dtype), deterministic)

@@ -1,0 +1,63 @@
+"""Two products whose gradients XLA compiles badly for CPUs as `jax.grad` writes them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+@jax.custom_vjp
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`x @ kernel`: [..., in] and [in, out] -> [..., out].
+
+    On CPUs the kernel's gradient is a product of two matrices. As one over all leading axes, XLA
+    copies an operand transposed, and draws what made that operand into the copy, element by element
+    across the whole of memory. Elsewhere nothing is flattened: leading axes may be sharded.
+    """
+    return x @ kernel
+
+
+def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    of_kernel = lax.platform_dependent(x, gradient, cpu=_flat_product, default=_product)
+    return gradient @ kernel.T, of_kernel
+
+
+def _flat_product(x: jax.Array, y: jax.Array) -> jax.Array:
+    return x.reshape(-1, x.shape[-1]).T @ y.reshape(-1, y.shape[-1])
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum("...i,...o->io", x, y)
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+@jax.custom_vjp
+def add_bias(logits: jax.Array, bias: jax.Array) -> jax.Array:
+    """`logits + bias`: [B, ...] and [B or 1, ...] -> [B, ...].
+
+    The gradient of a bias that all rows share is summed by a product with ones: XLA's sum over the
+    first axis is slower on CPUs than the attention that it belongs to.
+    """
+    return logits + bias
+
+
+def _add_forward(logits: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return logits + bias, bias
+
+
+def _add_backward(bias: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if bias.shape == gradient.shape:
+        return gradient, gradient
+    ones = lax.optimization_barrier(jnp.ones((1, len(gradient)), gradient.dtype))
+    return gradient, jnp.tensordot(ones, gradient, axes=1)
+
+
+add_bias.defvjp(_add_forward, _add_backward)
