@@ -14,12 +14,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("url", help="ws://HOST:PORT")
     parser.add_argument("--image", required=True, type=pathlib.Path, help="of the first view")
     parser.add_argument("--instruction", required=True, help="what to do, in words")
+    parser.add_argument(
+        "--state", type=float, nargs="+", help="the robot's numbers, where the policy reads them"
+    )
     parser.add_argument("--token-file", type=pathlib.Path, help="of a server that asks for one")
     parser.add_argument("--budget-ms", type=float, help="refuse an answer that takes longer")
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Asks once and prints."""
+    import numpy as np
+
     from rt2_jax.actions.policy import Observation
     from rt2_jax.client import PolicyServerError, RemotePolicy
     from rt2_jax.data.image import decode_image
@@ -29,7 +34,8 @@ def run(args: argparse.Namespace) -> int | None:
     with RemotePolicy(args.url, token, budget_ms=args.budget_ms) as policy:
         views = policy.metadata["views"]
         try:
-            result = policy.infer(Observation({views[0]: image}, args.instruction))
+            state = None if args.state is None else np.array(args.state, np.float32)
+            result = policy.infer(Observation({views[0]: image}, args.instruction, state))
         except PolicyServerError as error:
             raise ValueError(str(error)) from error
         fields = policy.action_space.fields

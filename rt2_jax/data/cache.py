@@ -15,9 +15,10 @@ from rt2_jax.actions.statistics import ActionStatistics
 from rt2_jax.data.step import TaskStep
 from rt2_jax.data.task_info import TaskInfo
 
-VERSION = 1
+VERSION = 2
 INFO_FILE = "info.json"
 ACTIONS_FILE = "actions.npy"
+STATES_FILE = "states.npy"
 
 
 @dataclass(frozen=True)
@@ -148,3 +149,7 @@ class StepCache:
     def actions(self) -> np.ndarray:
         """All actions, float32 [N, D], native units; D = 0 in a web task."""
         return np.load(self.directory / ACTIONS_FILE)
+
+    def states(self) -> np.ndarray:
+        """All states, float32 [N, S], native units; S = 0 where a task has none."""
+        return np.load(self.directory / STATES_FILE)

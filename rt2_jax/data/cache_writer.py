@@ -22,6 +22,7 @@ from rt2_jax.actions.statistics import compute_statistics
 from rt2_jax.data.cache import (
     ACTIONS_FILE,
     INFO_FILE,
+    STATES_FILE,
     CacheInfo,
     StepCache,
     cache_directory,
@@ -103,6 +104,7 @@ def _write(
     """Writes and checks all files of a cache; those that are there already stay."""
     digest = hashlib.sha256()
     actions: list[np.ndarray] = []
+    states: list[np.ndarray] = []
     texts: set[str] = set()
     targets: set[str] = set()
     episodes, shards = 0, 0
@@ -115,6 +117,7 @@ def _write(
                 write(record)
                 _update(digest, record)
                 actions.append(step.action)
+                states.append(step.state)
                 episodes += step.step == 0
                 texts.add(step.text)
                 targets.add(step.target)
@@ -128,6 +131,7 @@ def _write(
         robot = info.robot
         statistics = compute_statistics(robot.action_space, robot.embodiment, actions)
     np.save(folder / ACTIONS_FILE, np.stack(actions))
+    np.save(folder / STATES_FILE, np.stack(states))
     result = CacheInfo(
         task=info,
         split=split,

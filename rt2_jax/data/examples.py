@@ -11,6 +11,7 @@ from rt2_jax.data.cache import StepCache
 from rt2_jax.data.manifest import Manifest
 from rt2_jax.data.model_inputs import ImageSlot, ModelInputs
 from rt2_jax.data.places import parse_places
+from rt2_jax.data.state_text import StateText, fill_prompt
 from rt2_jax.data.step import TaskStep
 
 
@@ -19,12 +20,19 @@ class TaskExamples:
 
     It can be pickled, and so be sent to data workers.
 
-    Attributes:
+    Args:
       source_id: the task's number in the manifest.
+      cache: its steps.
+      inputs: what makes the features.
+      action_tokens: how a robot task's actions are written; None for a web task.
+      state_text: how a robot task's state is written; None where the model reads none.
+
+    Attributes:
+      source_id: as given.
 
     Raises:
-      ValueError: no view of a robot task is one of the model's, or a text or chunk is too long. The
-        message names the task.
+      ValueError: no view of a robot task is one of the model's, a text or chunk is too long, or
+        nothing writes the state that the model reads. The message names the task.
     """
 
     def __init__(
@@ -33,11 +41,13 @@ class TaskExamples:
         cache: StepCache,
         inputs: ModelInputs,
         action_tokens: ActionTokens | None,
+        state_text: StateText | None = None,
     ) -> None:
         self.source_id = source_id
         self._cache = cache
         self._inputs = inputs
         self._tokens = action_tokens
+        self._state_text = state_text
         self._task = cache.info.task
         self._name = f"task {self._task.name!r}"
         slots = inputs.spec.image_slots
@@ -49,13 +59,20 @@ class TaskExamples:
                     f"{self._name} has the views {list(self._task.views)}, none of which is in the "
                     f"model's image slots {list(slots)}"
                 )
+            if (state_text is None) == bool(inputs.spec.state_fields):
+                raise ValueError(
+                    f"{self._name}: the model reads the state {list(inputs.spec.state_fields)}, "
+                    f"and its examples are written with {state_text}"
+                )
         self._check_lengths()
 
     def _check_lengths(self) -> None:
         """Encodes what is longest, so that nothing is found too long in the middle of a run."""
         info = self._cache.info
+        before = "" if self._state_text is None else f"{self._state_text.longest} "
         for text in info.longest_texts:
-            self._inputs.observe({}, self._task.fill_prompt(text), robot=False, where=self._name)
+            prompt = before + self._task.fill_prompt(text)
+            self._inputs.observe({}, prompt, robot=False, where=self._name)
         if self._tokens is None:
             for target in info.longest_targets:
                 self._inputs.answer(
@@ -88,7 +105,7 @@ class TaskExamples:
         where = f"{self._name}, episode {step.episode} ({step.episode_id!r}), step {step.step}"
         features = self._inputs.observe(
             self._images(index, step),
-            self._task.fill_prompt(step.text.strip()),
+            fill_prompt(self._task, step.text, self._state_text, step.state, where),
             robot=self._tokens is not None,
             where=where,
             rng=rng,
@@ -162,5 +179,6 @@ def mixture_examples(
         if task.info.robot is not None:
             bound = codec.bind(task.info.robot.action_space, manifest.bounds(task.info))
             tokens = ActionTokens(bound, vocabulary)
-        examples.append(TaskExamples(source_id, cache, inputs, tokens))
+        state = manifest.state_text(task.info, inputs.spec.state_fields, inputs.spec.state_bins)
+        examples.append(TaskExamples(source_id, cache, inputs, tokens, state))
     return examples

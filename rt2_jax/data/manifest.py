@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,11 @@ from rt2_jax.actions.statistics import (
     resolve_bounds,
 )
 from rt2_jax.data.cache import StepCache
+from rt2_jax.data.state_text import StateRanges, StateText
 from rt2_jax.data.task_info import TaskInfo
 
-VERSION = 1
+VERSION = 2
+_KEYS = ("version", "mixture", "split", "tasks", "statistics", "state_ranges")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Manifest:
       split: of its tasks.
       tasks: in the mixture's order.
       statistics: of each (embodiment, action space) in it.
+      state_ranges: of each (embodiment, names of its state's numbers) in it.
 
     Raises:
       KeyError, ValueError: the statistics of a robot task are missing or of another space.
@@ -60,6 +64,7 @@ class Manifest:
     split: str
     tasks: tuple[MixtureTask, ...]
     statistics: StatisticsTable
+    state_ranges: tuple[StateRanges, ...] = ()
 
     def __post_init__(self) -> None:
         for task in self.tasks:
@@ -79,6 +84,24 @@ class Manifest:
         space = info.robot.action_space
         return resolve_bounds(space, self.statistics.get(info.robot.embodiment, space))
 
+    def state_text(self, info: TaskInfo, fields: Sequence[str], bins: int) -> StateText | None:
+        """What writes these numbers of a robot task's state; None for none, and for web tasks.
+
+        Raises:
+          KeyError: the robot has no such numbers, or the manifest no ranges of them.
+        """
+        if not fields or info.robot is None:
+            return None
+        key = (info.robot.embodiment, info.robot.state_fields)
+        for entry in self.state_ranges:
+            if (entry.embodiment, entry.fields) == key:
+                return StateText(entry, tuple(fields), bins)
+        raise KeyError(
+            f"task {info.name!r}: its robot {key[0]!r} declares the state {list(key[1])}, of which "
+            f"mixture {self.mixture!r} has no ranges, so {list(fields)} cannot be written; "
+            "declare state_fields at registration, or leave the state out of the prompt"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; it holds no path, so a folder of caches can be moved."""
         return {
@@ -87,23 +110,28 @@ class Manifest:
             "split": self.split,
             "tasks": [{**task.__dict__, "info": task.info.to_json()} for task in self.tasks],
             "statistics": [entry.to_json() for entry in self.statistics.entries],
+            "state_ranges": [entry.to_json() for entry in self.state_ranges],
         }
 
     @classmethod
     def from_json(cls, data: Any, where: str = "manifest") -> Manifest:
         """Reads what `to_json` wrote; `where` is what errors call it."""
-        check_keys(where, data, ("version", "mixture", "split", "tasks", "statistics"))
-        if data["version"] != VERSION:
+        if isinstance(data, dict) and data.get("version") != VERSION:
             raise ValueError(
-                f"{where}: version {data['version']}, this code reads {VERSION}: resolve it again"
+                f"{where}: version {data.get('version')}, this code reads {VERSION}: resolve it "
+                "again"
             )
+        check_keys(where, data, _KEYS)
         tasks = []
         for task in data["tasks"]:
             names = ("info", "share", "steps", "episodes", "cache_hash")
             check_keys(f"{where}: task", task, names)
             tasks.append(MixtureTask(**{**task, "info": TaskInfo.from_json(task["info"])}))
         entries = [ActionStatistics.from_json(entry, where) for entry in data["statistics"]]
-        return cls(data["mixture"], data["split"], tuple(tasks), StatisticsTable(tuple(entries)))
+        states = tuple(StateRanges.from_json(each, where) for each in data["state_ranges"])
+        return cls(
+            data["mixture"], data["split"], tuple(tasks), StatisticsTable(tuple(entries)), states
+        )
 
     @property
     def hash(self) -> str:
@@ -174,3 +202,19 @@ def mixture_statistics(caches: list[StepCache]) -> StatisticsTable:
         actions = np.concatenate([cache.actions() for cache in group])
         entries.append(compute_statistics(robot.action_space, robot.embodiment, actions))
     return StatisticsTable(tuple(entries))
+
+
+def mixture_state_ranges(caches: list[StepCache]) -> tuple[StateRanges, ...]:
+    """Ranges of each (embodiment, names of its state's numbers), over all tasks that share it."""
+    groups: dict[tuple[str, tuple[str, ...]], list[StepCache]] = {}
+    for cache in caches:
+        robot = cache.info.task.robot
+        if robot is not None and robot.state_fields:
+            groups.setdefault((robot.embodiment, robot.state_fields), []).append(cache)
+    entries = []
+    for group in groups.values():
+        robot = group[0].info.task.robot
+        assert robot is not None
+        states = np.concatenate([cache.states() for cache in group])
+        entries.append(StateRanges.compute(robot, states))
+    return tuple(entries)

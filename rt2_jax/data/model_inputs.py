@@ -35,6 +35,9 @@ class InputSpec:
       action_input_dropout: in training, the part of a robot's earlier tokens that the decoder is
         not shown (word dropout, Bowman et al. 2016, section 3.1). With few demonstrations an
         action's first tokens tell the others, and what the picture says is not learned.
+      state_fields: the numbers of a robot's state that are written before its prompt, see
+        `StateText`; () for none, as in RT-2.
+      state_bins: the parts that each of their ranges is written in.
 
     Raises:
       ValueError: no slots or one twice, a time after now, or a number out of its range.
@@ -48,6 +51,8 @@ class InputSpec:
     brightness: float = 0.0
     action_input_dropout: float = 0.0
     plan_length: int = 0
+    state_fields: tuple[str, ...] = ()
+    state_bins: int = 256
 
     def __post_init__(self) -> None:
         slots = self.image_slots
@@ -69,6 +74,8 @@ class InputSpec:
                 f"InputSpec.action_input_dropout: found {self.action_input_dropout}, not in 0..1"
             )
 
+        if self.state_bins < 2:
+            raise ValueError(f"InputSpec.state_bins: found {self.state_bins}, expected 2 or more")
         if not 0 <= self.plan_length < self.decoder_length:
             raise ValueError(
                 f"InputSpec.plan_length: found {self.plan_length}, expected 0 up to below the "
@@ -78,7 +85,8 @@ class InputSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal spec back."""
         slots = [list(slot) for slot in self.image_slots]
-        return {**asdict(self), "image_slots": slots, "image_size": list(self.image_size)}
+        lists = {"image_size": list(self.image_size), "state_fields": list(self.state_fields)}
+        return {**asdict(self), "image_slots": slots, **lists}
 
     @classmethod
     def from_json(cls, data: Any) -> InputSpec:
@@ -86,7 +94,9 @@ class InputSpec:
         check_keys("input spec", data, tuple(cls.__dataclass_fields__))
         slots = tuple((view, time) for view, time in data["image_slots"])
         height, width = data["image_size"]
-        return cls(**{**data, "image_slots": slots, "image_size": (height, width)})
+        fields = tuple(data["state_fields"])
+        tuples = {"image_slots": slots, "image_size": (height, width), "state_fields": fields}
+        return cls(**{**data, **tuples})
 
 
 class ModelInputs:

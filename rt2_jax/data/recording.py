@@ -35,7 +35,7 @@ class RecordingInfo:
       embodiment: the robot's name; with the action space it is the key of its statistics.
       action_space: of `action` and `executed_action`.
       state_fields: names of the proprioceptive state's numbers.
-      points: names of what is marked in every picture of the first camera; () for nothing.
+      points: names of what is told of every step by its place; () for nothing.
       cameras: whose pictures an observation holds.
       height: of the pictures, in pixels.
       width: of the pictures, in pixels.

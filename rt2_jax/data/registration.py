@@ -86,6 +86,7 @@ def robot_task(
     views: Sequence[str],
     read_from: str,
     state_fields: Sequence[str] = (),
+    state_bounds: Mapping[str, tuple[float, float]] | None = None,
     image_size: tuple[int, int] | None = None,
     prompt: str = ROBOT_PROMPT,
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
@@ -100,6 +101,8 @@ def robot_task(
       views: names of a step's pictures, in order.
       read_from: where the data are, for people.
       state_fields: names of the proprioceptive state's numbers.
+      state_bounds: ranges of those that have a fixed one, for prompts that tell the state; the
+        others have that of the data.
       image_size: (height, width) of every picture; None for any.
       prompt: of the model.
       preprocessors: SeqIO's, from the source's examples to steps.
@@ -107,7 +110,8 @@ def robot_task(
     Raises:
       ValueError: the name is registered already, or what `TaskInfo` refuses.
     """
-    robot = RobotInfo(embodiment, action_space, tuple(state_fields))
+    bounds = tuple((name, low, high) for name, (low, high) in (state_bounds or {}).items())
+    robot = RobotInfo(embodiment, action_space, tuple(state_fields), bounds)
     info = TaskInfo(name, prompt, tuple(views), image_size, robot)
     return _register(info, source, read_from, preprocessors)
 

@@ -11,7 +11,13 @@ import seqio
 from rt2_jax.actions.identity import differences
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.cache_writer import write_atomically
-from rt2_jax.data.manifest import Manifest, MixtureTask, manifest_path, mixture_statistics
+from rt2_jax.data.manifest import (
+    Manifest,
+    MixtureTask,
+    manifest_path,
+    mixture_state_ranges,
+    mixture_statistics,
+)
 from rt2_jax.data.registration import step_format
 
 
@@ -67,7 +73,9 @@ def resolve_mixture(name: str, root: str | pathlib.Path, *, split: str = "train"
         MixtureTask(cache.info.task, share, cache.info.steps, cache.info.episodes, cache.info.hash)
         for (_, share), cache in zip(found, caches, strict=True)
     )
-    manifest = Manifest(name, split, tasks, mixture_statistics(caches))
+    manifest = Manifest(
+        name, split, tasks, mixture_statistics(caches), mixture_state_ranges(caches)
+    )
     text = json.dumps(manifest.to_json(), indent=1, allow_nan=False) + "\n"
     write_atomically(manifest_path(root, name, split), text)
     return manifest

@@ -41,7 +41,7 @@ class RecordedStep:
     """One step: what was seen, the action to imitate, float32 [D], and what came of it.
 
     `executed_action`, float32 [D], is set where the recording is a disturbed one; `points`, the
-    names of `RecordingInfo.points` at this step and their places float32 [P, 2], where it has some.
+    names of `RecordingInfo.points` at this step and their places float32 [P, 3], where it has some.
     """
 
     observation: Observation
@@ -84,9 +84,7 @@ def episode_features(info: RecordingInfo) -> tfds.features.FeaturesDict:
             shape=(count,), dtype=np.str_, doc=f"names of {names}; empty for what is not there"
         )
         steps["points"] = feature.Tensor(
-            shape=(count, 2),
-            dtype=np.float32,
-            doc=f"row and column in the first camera's picture, 0..1, of {names}",
+            shape=(count, 3), dtype=np.float32, doc=f"places of {names}: m, base frame"
         )
     if info.disturbed:
         steps["executed_action"] = feature.Tensor(**action, doc="`action` with noise, as executed")

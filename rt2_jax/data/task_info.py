@@ -27,11 +27,21 @@ class RobotInfo:
       embodiment: the robot; with the action space it is the key of the statistics.
       action_space: of every action; it holds the control rate.
       state_fields: names of the proprioceptive state's numbers; () where there is none.
+      state_bounds: (name, low, high) of numbers with a fixed range; others have that of the data.
     """
 
     embodiment: str
     action_space: ActionSpace
     state_fields: tuple[str, ...] = ()
+    state_bounds: tuple[tuple[str, float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, low, high in self.state_bounds:
+            if name not in self.state_fields or not low < high:
+                raise ValueError(
+                    f"robot {self.embodiment!r}: found state_bounds {low} to {high} of {name!r}, "
+                    f"expected a rising range of one of {list(self.state_fields)}"
+                )
 
     @property
     def needs_statistics(self) -> bool:
@@ -44,6 +54,7 @@ class RobotInfo:
             "embodiment": self.embodiment,
             "action_space": self.action_space.to_json(),
             "state_fields": list(self.state_fields),
+            "state_bounds": [list(bounds) for bounds in self.state_bounds],
         }
 
 
@@ -103,11 +114,13 @@ class TaskInfo:
         check_keys("task", data, ("name", "prompt", "views", "image_size", "robot"))
         robot = data["robot"]
         if robot is not None:
-            check_keys("task's robot", robot, ("embodiment", "action_space", "state_fields"))
+            names = ("embodiment", "action_space", "state_fields", "state_bounds")
+            check_keys("task's robot", robot, names)
             robot = RobotInfo(
                 robot["embodiment"],
                 ActionSpace.from_json(robot["action_space"]),
                 tuple(robot["state_fields"]),
+                tuple((name, low, high) for name, low, high in robot["state_bounds"]),
             )
         size = data["image_size"]
         return cls(

@@ -239,7 +239,10 @@ def _robot_report(
     codec = engine.action_tokens(info)
     horizon, dimension = codec.codec.codec.horizon, len(median)
     plan = engine.description.inputs.plan_length
-    examples = TaskExamples(number, cache, engine.description.model_inputs, codec)
+    description = engine.description
+    examples = TaskExamples(
+        number, cache, description.model_inputs, codec, description.state_text(info)
+    )
     recorded = cache.actions()
     found, expected, truth = [], [], []
     done = 0

@@ -14,6 +14,7 @@ import numpy as np
 from rt2_jax.actions.policy import Observation, check_policy_output
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.data.model_inputs import ImageSlot
+from rt2_jax.data.state_text import fill_prompt
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.inference.history import FrameHistory
 from rt2_jax.inference.metadata import describe_task
@@ -171,13 +172,15 @@ class PolicyEngine:
         task: TaskInfo,
         images: Mapping[ImageSlot, np.ndarray],
         instruction: str,
+        state: np.ndarray | None = None,
         where: str = "observation",
     ) -> dict[str, np.ndarray]:
         """The features of a robot's observation: training's transforms without augmentation.
 
         Raises:
-          KeyError: a view that the task was trained with is missing.
-          ValueError: a picture of another aspect ratio, or an instruction that is too long.
+          KeyError: a view that the task was trained with is missing, or the state that is read.
+          ValueError: a picture of another aspect ratio, an instruction that is too long, or a state
+            of another length.
         """
         spec = self._inputs.spec
         slots = [slot for slot in spec.image_slots if slot[0] in task.views]
@@ -191,7 +194,7 @@ class PolicyEngine:
             _check_aspect(task, view, image.shape, where)
         return self._inputs.observe(
             {slot: image for slot, image in images.items() if slot in slots},
-            task.fill_prompt(instruction.strip()),
+            fill_prompt(task, instruction, self.description.state_text(task), state, where),
             robot=True,
             where=where,
         )
@@ -256,7 +259,13 @@ class PolicyEngine:
         else:
             history.check_sessions(observations)
         examples = [
-            self.observe(task, history.images(observation), observation.instruction, where)
+            self.observe(
+                task,
+                history.images(observation),
+                observation.instruction,
+                observation.state,
+                where,
+            )
             for observation, where in zip(observations, names, strict=True)
         ]
         plans, tokens, scores = self.decode_actions(examples, task)
@@ -324,7 +333,8 @@ class PolicyEngine:
     def _unused(self, observation: Observation, task: TaskInfo) -> tuple[str, ...]:
         read = {view for view, _ in self._inputs.spec.image_slots if view in task.views}
         names = [f"images/{view}" for view in observation.images if view not in read]
-        return (*names, *(("state",) if observation.state is not None else ()))
+        unread = observation.state is not None and not self._inputs.spec.state_fields
+        return (*names, *(("state",) if unread else ()))
 
 
 class EnginePolicy:

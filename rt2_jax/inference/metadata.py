@@ -28,6 +28,8 @@ def describe_task(description: RunDescription, task: TaskInfo) -> dict[str, Any]
         "prompt": task.prompt,
         "views": [view for view in task.views if (view, 0) in spec.image_slots],
         "camera_size": list(task.image_size) if task.image_size else None,
+        "state_fields": list(task.robot.state_fields) if spec.state_fields else [],
+        "state_read": list(spec.state_fields),
         "image_slots": [list(slot) for slot in spec.image_slots],
         "image_size": list(spec.image_size),
         "action_space": space.to_json(),

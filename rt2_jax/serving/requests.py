@@ -13,7 +13,14 @@ from rt2_jax.actions.policy import Observation
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.client.frames import PROTOCOL_VERSION
 
-_SCHEMA_KEYS = ("views", "camera_size", "action_space_hash", "codec_hash", "prompt")
+_SCHEMA_KEYS = (
+    "views",
+    "camera_size",
+    "state_fields",
+    "action_space_hash",
+    "codec_hash",
+    "prompt",
+)
 _OWN_KEYS = (
     "images",
     "prompt",
@@ -80,6 +87,7 @@ class Schema:
     def __init__(self, metadata: Mapping[str, Any]) -> None:
         self.action_space = ActionSpace.from_json(metadata["action_space"])
         self.views: list[str] = list(metadata["views"])
+        self.state_fields: list[str] = list(metadata.get("state_fields", ()))
         schema = {key: metadata.get(key) for key in _SCHEMA_KEYS}
         self.metadata = {
             **metadata,
@@ -113,11 +121,17 @@ class Schema:
                 prompt = prompt.decode()
             except UnicodeDecodeError as error:
                 raise ValueError(f"request: prompt: not UTF-8 ({error}); send text") from error
-        state = frame.get("state", frame.get(_OPENPI_STATE))
+        state = _as_state(frame.get("state", frame.get(_OPENPI_STATE)))
+        if self.state_fields and (state is None or state.shape != (len(self.state_fields),)):
+            found = "no state" if state is None else f"a state of shape {list(state.shape)}"
+            raise ValueError(
+                f"request: found {found}, but this policy reads the robot's state: send the "
+                f"{len(self.state_fields)} numbers {self.state_fields} under 'state'"
+            )
         observation = Observation(
             images=images,
             instruction=prompt,
-            state=_as_state(state),
+            state=state,
             session=str(frame.get("session") or session),
             step=frame.get("step"),
         )

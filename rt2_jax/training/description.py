@@ -22,12 +22,13 @@ from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.manifest import Manifest
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
+from rt2_jax.data.state_text import StateText
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
 from rt2_jax.models.config import VisionLanguageConfig, config_from_json, config_to_json
 from rt2_jax.training.checkpoints import read_description
 
-VERSION = 1
+VERSION = 2
 _KEYS = (
     "version",
     "code_version",
@@ -86,6 +87,7 @@ class RunDescription:
             self.action_vocabulary.check_tokenizer(self.tokenizer)
         for task in self.robot_tasks:
             self.action_tokens(task)
+            self.state_text(task)
 
     @property
     def robot_tasks(self) -> tuple[TaskInfo, ...]:
@@ -108,6 +110,14 @@ class RunDescription:
             )
         bound = self.codec.bind(task.robot.action_space, self.manifest.bounds(task))
         return ActionTokens(bound, self.action_vocabulary)
+
+    def state_text(self, task: TaskInfo) -> StateText | None:
+        """How a task's state is written before its prompt; None where the model reads none.
+
+        Raises:
+          KeyError: its robot has no such numbers, or the manifest no ranges of them.
+        """
+        return self.manifest.state_text(task, self.inputs.state_fields, self.inputs.state_bins)
 
     @cached_property
     def model_inputs(self) -> ModelInputs:

@@ -108,5 +108,5 @@ def test_a_damaged_or_missing_manifest_is_one_clear_line(mixture, tmp_path):
         load_manifest(path)
     with pytest.raises(FileNotFoundError, match="no manifest .*rt2 data resolve"):
         load_manifest(tmp_path / "other.json")
-    with pytest.raises(ValueError, match="version 7, this code reads 1: resolve it again"):
+    with pytest.raises(ValueError, match="version 7, this code reads 2: resolve it again"):
         Manifest.from_json({**json.loads(text), "version": 7})

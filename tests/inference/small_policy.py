@@ -62,7 +62,7 @@ def robot_steps(episodes, seed):
                 "text": f"pick object {episode}",
                 "target": PLANS[episode % len(PLANS)],
                 "action": action,
-                "state": np.zeros(0, np.float32),
+                "state": np.array([0.1 * episode, 0.3 * step], np.float32),
                 "episode": episode,
                 "step": step,
                 "episode_id": str(episode),
@@ -106,6 +106,7 @@ def registered_tasks(action_space=ARM, held_out=10):
         embodiment="arm",
         action_space=action_space,
         views=["front", "wrist"],
+        state_fields=["x", "y"],
         image_size=SIZE,
         read_from="arm",
     )
@@ -134,13 +135,15 @@ def write_caches(root, splits=("train", "validation"), action_space=ARM, held_ou
             resolve_mixture("half", root)
 
 
-def describe(root, horizon=1, mixture="half", plan=0):
-    """The description of a run on these caches; answers begin with a plan of `plan` tokens."""
+def describe(root, horizon=1, mixture="half", plan=0, state=()):
+    """A run on these caches: answers begin with a plan of `plan` tokens, prompts with the state."""
     tokenizer = load_vocabulary()
     codec = UniformBins(256, horizon)
     manifest = load_manifest(manifest_path(root, mixture, "train"))
     length = plan + 8 * horizon + 2
-    inputs = InputSpec(SLOTS, (16, 16), 32, length, robot_crop=0.9, plan_length=plan)
+    inputs = InputSpec(
+        SLOTS, (16, 16), 32, length, robot_crop=0.9, plan_length=plan, state_fields=state
+    )
     model = VisionLanguageConfig(
         vision=VisionConfig(
             image_size=(16, 16), patch_size=8, embed_dim=32, num_layers=1, num_heads=2, mlp_dim=32
@@ -181,7 +184,8 @@ def training_examples(description, root):
     for number, cache in enumerate(open_caches(description.manifest, root)):
         info = cache.info.task
         tokens = description.action_tokens(info) if info.robot else None
-        task = TaskExamples(number, cache, description.model_inputs, tokens)
+        state = description.state_text(info)
+        task = TaskExamples(number, cache, description.model_inputs, tokens, state)
         examples += [task.example(i) for i in range(len(task))]
     return {name: np.stack([each[name] for each in examples]) for name in examples[0]}
 
