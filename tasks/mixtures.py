@@ -27,9 +27,16 @@ add(
         ("rt2_pictures_vqa", 0.1),
     ],
 )
-# Short answers only: with a robot's eight tokens beside them nothing is padded to long lists.
-add("rt2_pictures_short", [("rt2_pictures_pointing", 0.7), ("rt2_pictures_vqa", 0.3)])
-add("tabletop_mix", [("rt2_tabletop", ROBOT_SHARE), ("rt2_pictures_short", 1 - ROBOT_SHARE)])
+# Lists that are about as long as a robot's plan and action, so that little is padded.
+add(
+    "rt2_pictures_fine",
+    [
+        ("rt2_pictures_fine_detection", 0.3),
+        ("rt2_pictures_fine_pointing", 0.5),
+        ("rt2_pictures_vqa", 0.2),
+    ],
+)
+add("tabletop_mix", [("rt2_tabletop", ROBOT_SHARE), ("rt2_pictures_fine", 1 - ROBOT_SHARE)])
 add("bridge_sample_mix", [("bridge_sample", ROBOT_SHARE), ("coco_sample", 1 - ROBOT_SHARE)])
 add("bridge_mix", [("bridge", ROBOT_SHARE), ("photos", 1 - ROBOT_SHARE)])
 add("tabletop_photos_mix", [("rt2_tabletop", ROBOT_SHARE), ("photos", 1 - ROBOT_SHARE)])

@@ -14,6 +14,8 @@ from rt2_jax.sim.pictures import FOLDER
 
 SPLITS = ("train", "validation")
 
+FINE_LEVELS = 64  # pixels of the tiny model's pictures
+
 for _name, _source, _prompt, _file in (
     ("captions", caption_source, CAPTION_PROMPT, "captions.json"),
     ("vqa", vqa_source, VQA_PROMPT, "vqa_annotations.json"),
@@ -26,3 +28,17 @@ for _name, _source, _prompt, _file in (
         prompt=_prompt,
         read_from=f"{FOLDER}/train/{_file}",
     )
+
+# Places to the pixel, for a model that knows roughly where things are already.
+web_task(
+    "rt2_pictures_fine_detection",
+    detection_source(FOLDER, split_folders=SPLITS, place_levels=FINE_LEVELS, most=5),
+    prompt=DETECTION_PROMPT,
+    read_from=f"{FOLDER}/train/instances.json",
+)
+web_task(
+    "rt2_pictures_fine_pointing",
+    pointing_source(FOLDER, split_folders=SPLITS, place_levels=FINE_LEVELS),
+    prompt=POINTING_PROMPT,
+    read_from=f"{FOLDER}/train/instances.json",
+)

@@ -18,11 +18,26 @@ _HOVER = 0.016  # metres of the tip above the target's top
 _TRAVEL = 0.052  # metres above the table, over every object
 _CONE = 0.05  # metres from the goal within which the tip sinks towards its height
 _PUSH_HEIGHT = 0.012
-_PUSH_STRIDE = 0.024
+_PUSH_STRIDE = 0.032
 _CONTACT = 0.032  # metres between an object's centre and a tip that touches it, roughly
 _SLIDE = 0.025  # metres beside the line of a push from where the tip slides back to it
 _ASIDE = 0.015  # metres away from the object while the tip rises
 _TOUCHING = 0.046  # metres between two objects at which a push is done
+
+
+@dataclasses.dataclass(frozen=True)
+class Intention:
+    """What the expert is about to do.
+
+    Attributes:
+      word: "over" or "down" to a place through the air, "push", "up" before another try, "stop".
+      place: where the tip is to be at the end of it, float64 [3], metres.
+      motion: of the next step, float64 [3], metres; zeros for "stop".
+    """
+
+    word: str
+    place: np.ndarray
+    motion: np.ndarray
 
 
 class ScriptedExpert:
@@ -39,21 +54,14 @@ class ScriptedExpert:
 
     def infer(self, observation: Observation) -> dict[str, Any]:
         """`actions`: float32 [1, 8]; the observation is not used."""
-        state, scene = self._env.table_state(), self._env.scene
-        if scene.skill == "reach":
-            motion = _reach(state, next_place(state, scene))
-        else:
-            motion = _push(_Push.of(state, scene), state.tip)
-        return {"actions": _action(motion)}
+        return {"actions": _action(intend(self._env.table_state(), self._env.scene))}
 
 
-def next_place(state: TableState, scene: Scene) -> np.ndarray:
-    """Where the tip is to be next, float64 [3]: the end of what the expert is about to do."""
+def intend(state: TableState, scene: Scene) -> Intention:
+    """What the expert does in this state."""
     if scene.skill == "reach":
-        place: np.ndarray = state.tops[scene.roles["target"]] + (0.0, 0.0, _HOVER)
-        return place
-    push = _Push.of(state, scene)
-    return push.end if push.under_way else push.start
+        return _reach(state.tip, state.tops[scene.roles["target"]] + (0.0, 0.0, _HOVER))
+    return _push(_Push.of(state, scene), state.tip)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,13 +113,13 @@ class _Push:
         return np.append(self.thing + self.along * further, _PUSH_HEIGHT)
 
 
-def _action(motion: np.ndarray | None) -> np.ndarray:
-    """A translation [3] in metres with a closed gripper, or `None` to terminate; float32 [1, 8]."""
+def _action(intention: Intention) -> np.ndarray:
+    """As the robot's action with a closed gripper, float32 [1, 8]."""
     action = np.zeros((1, TABLETOP_ACTIONS.dimension), np.float32)
-    if motion is not None:
+    if intention.word != "stop":
         action[0, TABLETOP_ACTIONS.index("terminate")] = 1.0
         first = TABLETOP_ACTIONS.index("position_delta_x")
-        action[0, first : first + 3] = motion
+        action[0, first : first + 3] = intention.motion
     return action
 
 
@@ -120,32 +128,34 @@ def _limited(motion: np.ndarray) -> np.ndarray:
     return np.clip(motion, -_STRIDE, _STRIDE)
 
 
-def _reach(state: TableState, goal: np.ndarray) -> np.ndarray | None:
-    if np.linalg.norm(goal - state.tip) < 0.008:
-        return None
-    return _over_and_down(state.tip, goal)
+def _reach(tip: np.ndarray, goal: np.ndarray) -> Intention:
+    if np.linalg.norm(goal - tip) < 0.008:
+        return Intention("stop", tip, np.zeros(3))
+    return _over_and_down(tip, goal)
 
 
-def _over_and_down(tip: np.ndarray, goal: np.ndarray) -> np.ndarray:
+def _over_and_down(tip: np.ndarray, goal: np.ndarray) -> Intention:
     """Sideways at travel height, and down inside a cone over the goal."""
     sideways = float(np.linalg.norm(goal[:2] - tip[:2]))
     rise = max(0.0, _TRAVEL - goal[2]) * min(1.0, sideways / _CONE)
     motion = np.append(goal[:2] - tip[:2], goal[2] + rise - tip[2])
-    return _limited(motion)
+    return Intention("over" if sideways > _CONE else "down", goal, _limited(motion))
 
 
-def _push(push: _Push, tip: np.ndarray) -> np.ndarray | None:
+def _push(push: _Push, tip: np.ndarray) -> Intention:
     if push.distance < _TOUCHING:
-        return None
+        return Intention("stop", tip, np.zeros(3))
     if push.under_way:
         free = max(0.0, push.behind - _CONTACT)
         forward = min(_PUSH_STRIDE, free + push.distance - _TOUCHING + 0.004)
         forward *= max(0.0, 1.0 - abs(push.aside) / _SLIDE)
         sideways = -0.6 * push.aside * np.array([-push.along[1], push.along[0]])
-        return np.append(push.along * forward + sideways, _PUSH_HEIGHT - tip[2])
+        motion = np.append(push.along * forward + sideways, _PUSH_HEIGHT - tip[2])
+        return Intention("push", push.end, motion)
     if push.low and np.linalg.norm(push.start[:2] - tip[:2]) > 0.015:
         # Out of the way of other objects first; never straight up, since a model that takes the
         # likeliest number for each axis would take the same zeros for "no idea".
         away = tip[:2] - push.thing
-        return np.append(_ASIDE * away / (float(np.linalg.norm(away)) + 1e-9), _STRIDE)
+        motion = np.append(_ASIDE * away / (float(np.linalg.norm(away)) + 1e-9), _STRIDE)
+        return Intention("up", push.start, motion)
     return _over_and_down(tip, push.start)

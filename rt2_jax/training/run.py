@@ -37,6 +37,7 @@ from rt2_jax.training.checkpoints import (
 from rt2_jax.training.description import RunDescription, check_fits, example_input
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
 from rt2_jax.training.loop import LoopConfig, Outcome, restore_or_init, train
+from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.mesh import MeshShape, make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.optimizers import Optimizer
@@ -74,6 +75,10 @@ class RunConfig:
       brightness: in training, pictures are multiplied by 1 - brightness to 1 + brightness.
       action_input_dropout: the part of earlier action tokens that training hides from the decoder.
       plan_length: tokens for the plan that a robot's answer begins with; 0 for no plan.
+      ordinal_action_tokens: action tokens of a new run begin as waves of their level, see
+        `order_action_tokens`.
+      state_fields: the numbers of a robot's state that are written before its prompt; () for none.
+      state_bins: the parts that each of their ranges is written in.
       source_weights: of tasks whose examples' loss is multiplied by another number than 1.
       data_seed: of the data's order and augmentation; `loop.seed` is that of parameters.
       workers: processes that make examples; 0 for a thread.
@@ -110,6 +115,9 @@ class RunConfig:
     brightness: float = 0.0
     action_input_dropout: float = 0.0
     plan_length: int = 0
+    ordinal_action_tokens: bool = False
+    state_fields: tuple[str, ...] = ()
+    state_bins: int = 256
     source_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     data_seed: int = 0
     workers: int = 0
@@ -220,6 +228,8 @@ def prepare(config: RunConfig) -> Run:
         config.brightness,
         config.action_input_dropout,
         config.plan_length,
+        tuple(config.state_fields),
+        config.state_bins,
     )
     check_fits(config.model, inputs, tokenizer)
     names = [task.info.name for task in manifest.tasks]
@@ -303,14 +313,14 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
     before = _latest_in(directory)
     if before is not None:
         run.description.check_same(read_description(before), str(before))
-    initial = _init_from(run) if before is None and run.initial_checkpoint is not None else None
+    new = _new_state(run) if before is None else None
     first = jax.process_index() == 0
     with (
         _only_run(directory) if first else contextlib.nullcontext(),
         run.batches() as batches,
         Checkpoints(directory, config.keep, config.keep_period) as kept,
     ):
-        state = initial
+        state = new
         if state is None:
             state = restore_or_init(run.initializer, batches, kept, config.loop.seed)
         start = int(state.step)
@@ -408,11 +418,20 @@ def _check_initial_model(path: pathlib.Path, description: RunDescription) -> Non
         )
 
 
-def _init_from(run: Run) -> TrainState:
-    assert run.initial_checkpoint is not None
-    abstract = run.initializer.abstract
+def _new_state(run: Run) -> TrainState:
+    """The state of a run that begins."""
+    abstract = run.initializer.abstract.params
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
-    return state.replace(params=restore_params(run.initial_checkpoint, abstract.params))
+    if run.initial_checkpoint is not None:
+        state = state.replace(params=restore_params(run.initial_checkpoint, abstract))
+    vocabulary = run.description.action_vocabulary
+    if run.config.ordinal_action_tokens and vocabulary is not None:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        order = jax.jit(
+            lambda params: order_action_tokens(params, vocabulary.ids), out_shardings=shardings
+        )
+        state = state.replace(params=order(state.params))
+    return state
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,16 +13,27 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.cache_writer import cache_task, read_steps
 from rt2_jax.data.image import decode_image
-from rt2_jax.data.places import parse_places, place_text
+from rt2_jax.data.places import parse_places
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks, resolve_mixture
+from rt2_jax.data.state_text import StateRanges, StateText
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
 from rt2_jax.sim.pictures import PictureSettings, draw_pictures
 from rt2_jax.sim.record import RecordSettings, record
 from rt2_jax.tasks import mixtures, tabletop
 
 ROBOT_MIXTURES = ("bridge_mix", "bridge_sample_mix", "tabletop_photos_mix", "tabletop_mix")
-MIXTURES = ("rt2_tabletop", *ROBOT_MIXTURES, "rt2_pictures", "coco_sample_places")
+MIXTURES = (
+    "rt2_tabletop",
+    *ROBOT_MIXTURES,
+    "rt2_pictures",
+    "rt2_pictures_fine",
+    "coco_sample_places",
+)
+PLAN = {
+    "reach": r"(\w+ \w+) \d+ \d+ (?:over|down|stop) \d+ \d+",
+    "push": r"(\w+ \w+) \d+ \d+ (\w+ \w+) \d+ \d+ (?:over|down|push|up|stop) \d+ \d+",
+}
 TASKS = sorted({task.name for mixture in MIXTURES for task, _ in find_tasks(mixture)})
 
 
@@ -54,18 +66,24 @@ def test_a_recording_holds_a_task_for_each_skill(tmp_path, monkeypatch):
         assert {step.episode_id.split("-")[0] for step in steps} == {skill}
         assert [step.action[0] for step in steps] == [1] * (len(steps) - 1) + [0]
         for step in steps:
-            assert len(parse_places(step.target)) == (4 if skill == "reach" else 5)
-            assert step.target.partition("<loc")[0] in step.text, "the plan begins with the object"
+            words = re.fullmatch(PLAN[skill], step.target)
+            assert words, step.target
+            assert all(name in step.text for name in words.groups()), (
+                "the plan names what it was told"
+            )
+        assert steps[-1].target.split()[-3] == "stop"
 
 
-def test_a_plan_is_written_as_places_are_everywhere():
-    points = np.random.default_rng(0).random((3, 2), np.float32).round(4)
-    points[0] = (0.0, 1.0)
-    for levels in (16, 1024):
-        (y, x), _, (v, u) = points.tolist()
-        found = tabletop.plan_text(tf.constant(["red cube", "", "gripper"]), points, levels)
-        expected = f"red cube{place_text(y, x, levels)} gripper{place_text(v, u, levels)}"
-        assert found.numpy().decode() == expected
+def test_a_plan_and_the_state_before_a_prompt_name_places_by_the_same_numbers():
+    robot = step_format(seqio.TaskRegistry.get("rt2_tabletop_push")).info.robot
+    draw = np.random.default_rng(0)
+    states = draw.uniform(-0.4, 0.4, (50, 7)).astype(np.float32)
+    writer = StateText(StateRanges.compute(robot, states), ("tip_x", "tip_y"), 64)
+    for state in states:
+        points = np.stack([state[:3], states[0, :3], state[:3]])
+        plan = tabletop.plan_text(tf.constant(["red cube", "", "over"]), points, 64)
+        place = writer.write(state, "step").removeprefix("State: ").removesuffix(".")
+        assert plan.numpy().decode() == f"red cube {place} over {place}"
 
 
 def test_the_real_bridge_episodes_use_their_bins(sample, tmp_path):
