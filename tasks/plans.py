@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rt2_jax.data.plans import plan_column, plan_file, with_plans
+from rt2_jax.data.plans import PlanFile, plan_column, with_plans
 from rt2_jax.tasks import bridge, tabletop
 
 # Importing these modules registers their tasks.
@@ -18,4 +18,4 @@ for _skill in ("reach", "push"):
     )
 # Plans of people or of another model, by the data set's episode ids.
 for _name in ("bridge", "bridge_sample"):
-    with_plans(_name, f"{_name}_cot", plan_file("bridge_plans.json"))
+    with_plans(_name, f"{_name}_cot", PlanFile("bridge_plans.json"))

@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "model_inputs": ["InputSpec", "ModelInputs"],
         "ocr_source": ["ocr_source"],
         "places": ["parse_places", "place_text"],
-        "plans": ["plan_column", "plan_file", "with_plans"],
+        "plans": ["PlanFile", "plan_column", "with_plans"],
         "prompt_template": ["with_slots"],
         "prompts": ["PROMPTS", "prompt_of"],
         "recording": ["Recording", "RecordingInfo", "read_recording"],

@@ -44,7 +44,7 @@ def with_plans(
     Args:
       task: the name of the registered one.
       name: of the new one.
-      plans: where a step's plan comes from: `plan_column`, `plan_file`, or a function of your own.
+      plans: where a step's plan comes from: `plan_column`, `PlanFile`, or a function of your own.
       prompt: of the model; by default RT-2's.
       target: what the model writes before the action; `{plan}` is the plan without a full stop at
         its end.
@@ -66,8 +66,17 @@ def with_plans(
     def steps(dataset: tf.data.Dataset) -> Iterator[dict[str, Any]]:
         left_out = used = episode = number = 0
         before: tuple[int, int] | None = None
+        named: dict[str, int] = {}
         for step in dataset.as_numpy_iterator():
             readable = {key: _readable(value) for key, value in step.items()}
+            if isinstance(plans, PlanFile):
+                other = named.setdefault(readable["episode_id"], int(step["episode"]))
+                if other != step["episode"]:
+                    raise ValueError(
+                        f"task {name!r}: episodes {other} and {step['episode']} are both called "
+                        f"{readable['episode_id']!r}, which plans by episode id cannot tell apart; "
+                        "give a function of the step, which sees `episode`, instead of a file"
+                    )
             plan = (plans(readable) or "").strip()
             if plan:
                 here = (int(step["episode"]), int(step["step"]))
@@ -119,14 +128,14 @@ def plan_column(column: str) -> PlanSource:
     return plan
 
 
-def plan_file(path: str) -> PlanSource:
+class PlanFile:
     """Plans of a JSON file by `episode_id`, read when the first one is asked for.
 
     An episode's value is one plan for all of its steps; or a list of one plan for each; or an
     object from steps, counted from 0, to plans: `{"0-9": "reach the cup", "10": "grasp it", "11-":
     "lift it"}`. `null` and steps that are not there have no plan.
 
-    Args:
+    Attributes:
       path: relative to `data_path`.
 
     Raises (when plans are asked for):
@@ -134,8 +143,12 @@ def plan_file(path: str) -> PlanSource:
       ValueError: no JSON object of such values; the message names the episode.
     """
 
-    def plan(step: Mapping[str, Any]) -> str | None:
-        file = data_path(path)
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, step: Mapping[str, Any]) -> str | None:
+        """The plan of a step, None where the file has none."""
+        file = data_path(self.path)
         changed = file.stat().st_mtime_ns if file.exists() else 0
         found = _load_plans(file, changed).get(step["episode_id"])
         where, number = f"{file}: episode {step['episode_id']!r}", int(step["step"])
@@ -149,8 +162,6 @@ def plan_file(path: str) -> PlanSource:
         if found is not None and not isinstance(found, str):
             raise ValueError(f"{where}: found {found!r} of step {number}, expected a plan in words")
         return found
-
-    return plan
 
 
 @functools.lru_cache(maxsize=8)

@@ -24,24 +24,29 @@ def prepared(registry, tmp_path, monkeypatch):
             "question": tfds.features.Text(),
         }
     )
-    tfds.dataset_builders.store_as_tfds_dataset(
+    folder = tmp_path / "tiny_captions/1.0.0"
+    folder.mkdir(parents=True)
+    identity = tfds.core.DatasetIdentity(
         name="tiny_captions",
-        version="1.0.0",
-        features=features,
-        disable_shuffling=True,
-        data_dir=tmp_path,
-        split_datasets={
-            "train": [
-                {
-                    "image": picture(i),
-                    "image/filename": f"{i}.png",
-                    "captions": [{"text": f"{i} {word}", "id": i} for word in ("one", "two")],
-                    "question": f"what is {i}?",
-                }
-                for i in range(3)
-            ]
-        },
+        version=tfds.core.Version("1.0.0"),
+        data_dir=str(folder),
+        module_name="",
     )
+    info = tfds.core.DatasetInfo(builder=identity, features=features, disable_shuffling=True)
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2)
+    writer.initialize_splits(["train"])
+    examples = [
+        {
+            "image": picture(i),
+            "image/filename": f"{i}.png",
+            "captions": [{"text": f"{i} {word}", "id": i} for word in ("one", "two")],
+            "question": f"what is {i}?",
+        }
+        for i in range(3)
+    ]
+    writer.add_examples({"train": examples})
+    writer.close_splits(["train"])
+    info.write_to_directory(folder)
 
 
 def task(name, texts, directory="tiny_captions/1.0.0", splits=None, **options):
