@@ -12,7 +12,7 @@ from rt2_jax.data.prompts import prompt_of
 from rt2_jax.data.registration import web_task
 from rt2_jax.data.text_objectives import split_targets
 from rt2_jax.data.vqa import a_ok_vqa_questions
-from rt2_jax.data.vqa_source import vqa_source
+from rt2_jax.data.vqa_reader import vqa_source
 
 SPLITS = {"train": "train", "validation": "val"}
 SAMPLE = "coco/ccby"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rt2_jax.data.coco_source import caption_source, detection_source, pointing_source
 from rt2_jax.data.registration import web_task
 from rt2_jax.data.task_info import CAPTION_PROMPT, DETECTION_PROMPT, POINTING_PROMPT, VQA_PROMPT
-from rt2_jax.data.vqa_source import vqa_source
+from rt2_jax.data.vqa_reader import vqa_source
 from rt2_jax.sim.pictures import FOLDER
 
 SPLITS = ("train", "validation")

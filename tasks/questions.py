@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rt2_jax.data.ocr_source import ocr_source
+from rt2_jax.data.ocr_reader import ocr_source
 from rt2_jax.data.prompts import prompt_of
 from rt2_jax.data.registration import web_task
 from rt2_jax.data.vqa import (
@@ -11,7 +11,7 @@ from rt2_jax.data.vqa import (
     text_vqa_questions,
     vqa_v2_questions,
 )
-from rt2_jax.data.vqa_source import vqa_source
+from rt2_jax.data.vqa_reader import vqa_source
 
 _COCO = {"train": "train", "validation": "val"}
 

@@ -10,10 +10,10 @@ import seqio
 
 from rt2_jax.data.prompts import prompt_of
 from rt2_jax.data.registration import derive_task, web_task
-from rt2_jax.data.tar_source import tar_source
+from rt2_jax.data.tar_reader import tar_source
 from rt2_jax.data.text_objectives import corrupt_spans, split_targets
-from rt2_jax.data.text_source import text_source
-from rt2_jax.data.tfds_source import steps_of_examples, tfds_source
+from rt2_jax.data.text_reader import text_source
+from rt2_jax.data.tfds_reader import steps_of_examples, tfds_source
 from rt2_jax.tasks import photos, questions
 
 # Importing these modules registers their tasks.

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "examples": ["TaskExamples", "mixture_examples"],
         "manifest": ["Manifest", "MixtureTask", "load_manifest", "open_caches"],
         "model_inputs": ["InputSpec", "ModelInputs"],
-        "ocr_source": ["ocr_source"],
+        "ocr_reader": ["ocr_source"],
         "places": ["parse_places", "place_text"],
         "plans": ["PlanFile", "plan_column", "with_plans"],
         "prompt_template": ["with_slots"],
@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "resolve": ["find_tasks", "resolve_mixture"],
         "rlds_reader": ["rlds_source", "steps_of_episodes"],
         "step": ["TaskStep"],
-        "tar_source": ["tar_source"],
+        "tar_reader": ["tar_source"],
         "task_info": [
             "CAPTION_PROMPT",
             "DETECTION_PROMPT",
@@ -39,8 +39,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "VQA_PROMPT",
         ],
         "text_objectives": ["corrupt_spans", "split_targets"],
-        "text_source": ["text_source"],
-        "tfds_source": ["steps_of_examples", "tfds_source"],
+        "text_reader": ["text_source"],
+        "tfds_reader": ["steps_of_examples", "tfds_source"],
         "vocabulary.tokenizer": ["Tokenizer", "load_vocabulary"],
         "vqa": [
             "a_ok_vqa_questions",
@@ -48,6 +48,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "text_vqa_questions",
             "vqa_v2_questions",
         ],
-        "vqa_source": ["vqa_source"],
+        "vqa_reader": ["vqa_source"],
     },
 )

@@ -141,9 +141,11 @@ def object_question_source(
       annotations: as in `detection_source`.
       images: the folder of the photos, in the folder.
       longest_side: as in `caption_source`.
-      most: how many names the third question holds.
+      most: how many names the third question holds, 2 or more.
       splits: as in `caption_source`.
     """
+    if most < 2:
+        raise ValueError(f"object_question_source: most: found {most}, expected 2 or more")
 
     def read(root: pathlib.Path, split: str) -> Iterator[PhotoExample]:
         photos = read_boxes(root / annotations.format(split=split))
@@ -155,8 +157,8 @@ def object_question_source(
             rng = np.random.default_rng(photo.id)
             yes = rng.random() < 0.5
             one = rng.choice(present if yes else absent)
-            there = rng.choice(present, min(len(present), rng.integers(1, most)), replace=False)
-            others = rng.choice(absent, min(len(absent), most - len(there)), replace=False)
+            there = rng.permutation(present)[: int(rng.integers(1, most))]
+            others = rng.permutation(absent)[: most - len(there)]
             asked = rng.permutation([*there, *others])
             for number, (text, target) in enumerate(
                 (

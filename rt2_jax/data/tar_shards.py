@@ -90,17 +90,11 @@ def read_shard(shard: pathlib.Path) -> Iterator[TarSample]:
     Raises:
       ValueError: the file is damaged or cut off; the message names it and the last key.
     """
-    key, files = "", {}
-
-    def refuse(problem: str) -> ValueError:
-        place = f"after key {key!r}" if key else "at its beginning"
-        return ValueError(f"{shard}: {problem} {place}; fetch it again, or leave it out")
-
+    key = ""
+    files: dict[str, bytes] = {}
     try:
         with tarfile.open(shard) as tar:
-            while (member := tar.next()) is not None:
-                # tarfile keeps every member that it has seen.
-                tar.members = []
+            for member in _members(tar):
                 stem, _, extension = pathlib.PurePosixPath(member.name).name.partition(".")
                 if not member.isfile() or not stem:
                     continue
@@ -112,14 +106,29 @@ def read_shard(shard: pathlib.Path) -> Iterator[TarSample]:
                 extracted = tar.extractfile(member)
                 assert extracted is not None
                 files[extension.lower()] = extracted.read()
-            # A damaged header ends the file without a word, and so does the lack of an end.
-            assert tar.fileobj is not None
-            tar.fileobj.seek(tar.offset)
-            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise refuse("damaged or cut off")
     except _DAMAGE as error:
         # What tarfile says of a file that is none has a line for each compression.
         first = str(error).splitlines()[0].removesuffix(":") if str(error) else "no data"
-        raise refuse(f"damaged or cut off ({first})") from error
+        place = f"after key {key!r}" if key else "at its beginning"
+        raise ValueError(
+            f"{shard}: damaged or cut off {place} ({first}); fetch it again, or leave it out"
+        ) from error
     if files:
         yield TarSample(shard, key, files)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """All members up to the end that a whole archive has.
+
+    tarfile's own iterator keeps every member that it has seen, and takes a damaged header, and the
+    lack of an end, for the end.
+    """
+    file = tar.fileobj
+    assert file is not None
+    tar.offset = 0
+    while True:
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
+            return
+        file.seek(tar.offset)
+        yield tarfile.TarInfo.fromtarfile(tar)

@@ -13,7 +13,7 @@ from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import robot_task, web_task
 from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
 from rt2_jax.data.task_info import RobotInfo
-from rt2_jax.data.vqa_source import vqa_source
+from rt2_jax.data.vqa_reader import vqa_source
 
 from .conftest import ARM, encoded, picture
 from .test_rlds import SPACE, record

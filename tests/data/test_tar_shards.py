@@ -12,8 +12,8 @@ import pytest
 from rt2_jax.data.cache_writer import cache_task, read_steps
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.tar_reader import tar_source
 from rt2_jax.data.tar_shards import expand_braces, find_shards, read_shard
-from rt2_jax.data.tar_source import tar_source
 
 from .conftest import encoded, picture
 
@@ -110,14 +110,17 @@ def test_every_shard_of_braces_must_be_there_and_one_of_a_glob(shards, tmp_path)
         (lambda data: data[:512], "after key '000000000'"),
         (lambda data: data[:300], "at its beginning"),
         (lambda data: b"", "at its beginning"),
-        (lambda data: data.rstrip(b"\0") + bytes(-len(data.rstrip(b"\0")) % 512), "000000002"),
+        (
+            lambda data: data.rstrip(b"\0") + bytes(-len(data.rstrip(b"\0")) % 512),
+            "after key '000000002'",
+        ),
         (lambda data: data.replace(b"000000001.json", b"00000000!.json"), "after key '000000001'"),
     ],
 )
 def test_a_damaged_or_cut_shard_is_named_with_its_last_key(shards, damage, message):
     path = shards / "00000.tar"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f"00000.tar: damaged or cut off.*{message}"):
+    with pytest.raises(ValueError, match=f"00000.tar: damaged or cut off {message}"):
         list(read_shard(path))
 
 

@@ -10,7 +10,7 @@ import pytest
 from rt2_jax.data.cache_writer import cache_task, read_steps
 from rt2_jax.data.registration import web_task
 from rt2_jax.data.text_objectives import corrupt_spans, corrupted, noise_mask, split_targets
-from rt2_jax.data.text_source import text_source
+from rt2_jax.data.text_reader import text_source
 
 
 def t5_spans(length, density=0.15, mean=3.0):

@@ -8,9 +8,9 @@ import pytest
 from rt2_jax.data import vqa
 from rt2_jax.data.cache_writer import read_steps
 from rt2_jax.data.coco_source import object_question_source
-from rt2_jax.data.ocr_source import Word, in_reading_order, ocr_source
+from rt2_jax.data.ocr_reader import Word, in_reading_order, ocr_source
 from rt2_jax.data.registration import web_task
-from rt2_jax.data.vqa_source import vqa_source
+from rt2_jax.data.vqa_reader import vqa_source
 
 from .conftest import encoded, picture
 

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from rt2_jax.data.cache_writer import cache_task, read_steps
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import web_task
-from rt2_jax.data.tfds_source import steps_of_examples, tfds_source
+from rt2_jax.data.tfds_reader import steps_of_examples, tfds_source
 
 from .conftest import picture
 
