@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -63,13 +64,15 @@ def photo_source(
                 f"{photos}: {len(missing)} photos are missing, the first is {missing[0]}"
             )
 
+        @functools.lru_cache(maxsize=4)  # many files have all examples of a photo in a row
+        def photo(file: str) -> bytes:
+            data = (photos / file).read_bytes()
+            return data if longest_side is None else shrink(data, longest_side, str(photos / file))
+
         def steps() -> Iterator[dict[str, Any]]:
             for episode, example in enumerate(examples):
-                photo = (photos / example.file).read_bytes()
-                if longest_side is not None:
-                    photo = shrink(photo, longest_side, str(photos / example.file))
                 yield {
-                    "images": [photo],
+                    "images": [photo(example.file)],
                     "text": example.text,
                     "target": example.target,
                     "episode": episode,

@@ -82,7 +82,7 @@ def _pieces(path: pathlib.Path, unit: Unit) -> Iterator[tuple[int, str]]:
     packed = path.suffix == ".gz"
     suffix = pathlib.Path(path.stem).suffix if packed else path.suffix
     try:
-        with (gzip.open if packed else open)(path, "rt", encoding="utf-8") as file:
+        with (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig") as file:
             lines = enumerate(file, 1)
             if suffix in (".jsonl", ".json"):
                 yield from ((number, _json_text(path, number, line)) for number, line in lines)

@@ -194,7 +194,7 @@ def test_real_photos_are_asked_for_what_is_there_as_often_as_for_what_is_not(
     registry, shared_data, monkeypatch
 ):
     monkeypatch.setenv("RT2_DATA_DIR", str(shared_data))
-    steps = examples(object_question_source("coco/ccby", longest_side=32))
+    steps = examples(object_question_source("coco/ccby"))
     answers = [step.target for step in steps if step.text.startswith("Is ")]
     assert len(answers) == len(steps) / 3 > 40
     assert 0.3 < answers.count("yes") / len(answers) < 0.7
