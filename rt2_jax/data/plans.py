@@ -59,7 +59,6 @@ def with_plans(
         raise ValueError(
             f"task {name!r}: missing: found {missing!r}, expected 'refuse' or 'leave_out'"
         )
-
     if step_format(seqio.TaskRegistry.get(task)).info.robot is None:
         raise ValueError(f"task {name!r}: {task!r} is no robot task, so it has no actions to plan")
 

@@ -102,6 +102,13 @@ class StepFormat:
                     f"{where} is {found[name].dtype.name} of rank {found[name].shape.rank}, "
                     f"expected {feature.dtype.name} of rank {feature.rank}"
                 )
+        for name in names:
+            rank = dataset.element_spec[name].shape.rank if name in dataset.element_spec else 0
+            if rank != 0:
+                raise ValueError(
+                    f"task {self.info.name!r}: column {name!r}, of a slot of the prompt, has rank "
+                    f"{rank}, expected one text or number to a step"
+                )
 
         def close(step: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             closed = {**_OPTIONAL, **{name: step[name] for name in found}}

@@ -145,6 +145,9 @@ def test_what_is_neither_field_slot_nor_column_is_refused(robot):
     task = robot(preprocessors=[add(speed=[1.0] * 9)])
     with pytest.raises(ValueError, match="field 'speed' of a step is unknown"):
         list(read_steps(task, "train"))
+    task = robot("many", prompt="{text}[ at {speed}]", preprocessors=[add(speed=[[1.0, 2.0]] * 9)])
+    with pytest.raises(ValueError, match="column 'speed', of a slot of the prompt, has rank 1"):
+        list(read_steps(task, "train"))
 
 
 def test_web_tasks_have_slots_too(web):
