@@ -36,6 +36,12 @@ def bridge_step(step: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def bridge_episode_id(episode: Mapping[str, Any]) -> tf.Tensor:
+    """Folder and number; Bridge counts its episodes anew in every folder."""
+    folder = tf.strings.regex_replace(episode["file_path"], r"^.*/numpy_256/|/out\.npy$", "")
+    return tf.strings.join([folder, tf.strings.as_string(episode["episode_id"])], "/")
+
+
 def bridge_task(
     name: str, directory: str, splits: Mapping[str, str], image_size: tuple[int, int]
 ) -> None:
@@ -61,7 +67,7 @@ def bridge_task(
         preprocessors=[
             steps_of_episodes(
                 bridge_step,
-                episode_id=lambda episode: tf.strings.as_string(episode["episode_id"]),
+                episode_id=bridge_episode_id,
                 keep=lambda episode: episode["has_language"],
             )
         ],

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from rt2_jax.data.coco_source import (
-    caption_source,
-    detection_source,
-    pointing_source,
-    vqa_source,
-)
+from rt2_jax.data.coco_source import caption_source, detection_source, pointing_source
 from rt2_jax.data.registration import web_task
 from rt2_jax.data.task_info import CAPTION_PROMPT, DETECTION_PROMPT, POINTING_PROMPT, VQA_PROMPT
+from rt2_jax.data.vqa_reader import vqa_source
 from rt2_jax.sim.pictures import FOLDER
 
 SPLITS = ("train", "validation")
@@ -24,7 +20,7 @@ for _name, _source, _prompt, _file in (
 ):
     web_task(
         f"rt2_pictures_{_name}",
-        _source(FOLDER, split_folders=SPLITS),
+        _source(FOLDER + "/{split}", splits={split: split for split in SPLITS}),
         prompt=_prompt,
         read_from=f"{FOLDER}/train/{_file}",
     )

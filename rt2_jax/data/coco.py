@@ -36,11 +36,18 @@ class BoxedPhoto:
       id: of the photo.
       file: its name in the folder of photos.
       things: those that were boxed one by one (no crowds).
+      crowds: names of what is there as a crowd.
     """
 
     id: int
     file: str
     things: tuple[BoxedThing, ...]
+    crowds: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> set[str]:
+        """Of everything in the photo, crowds too."""
+        return {thing.name for thing in self.things} | self.crowds
 
     def unique(self) -> list[BoxedThing]:
         """The things whose name no other thing in the photo has: they can be pointed to."""
@@ -66,13 +73,13 @@ def _photos(data: Mapping[str, Any], path: pathlib.Path) -> list[BoxedPhoto]:
     names = {category["id"]: category["name"] for category in data["categories"]}
     things: dict[Any, list[BoxedThing]] = {image["id"]: [] for image in data["images"]}
     sizes = {image["id"]: (image["width"], image["height"]) for image in data["images"]}
-    crowds = set()
+    crowds: dict[Any, set[str]] = {}
     for entry in data["annotations"]:
         image = entry["image_id"]
         name = look_up(names, entry["category_id"], path, "category_id")
         wide, high = look_up(sizes, image, path, "image_id")
         if entry.get("iscrowd"):
-            crowds.add((image, name))
+            crowds.setdefault(image, set()).add(name)
             continue
         left, top, width, height = entry["bbox"]
         box = (left / wide, top / high, width / wide, height / high)
@@ -82,19 +89,17 @@ def _photos(data: Mapping[str, Any], path: pathlib.Path) -> list[BoxedPhoto]:
                 f"{wide} x {high} pixels of image {image}"
             )
         things[image].append(BoxedThing(name, box))
-    return [
-        BoxedPhoto(
-            image["id"],
-            image["file_name"],
-            # One of a crowd cannot be told from the others.
-            tuple(each for each in things[image["id"]] if (image["id"], each.name) not in crowds),
-        )
-        for image in data["images"]
-    ]
+    photos = []
+    for image in data["images"]:
+        crowded = frozenset(crowds.get(image["id"], ()))
+        # One of a crowd cannot be told from the others.
+        alone = tuple(each for each in things[image["id"]] if each.name not in crowded)
+        photos.append(BoxedPhoto(image["id"], image["file_name"], alone, crowded))
+    return photos
 
 
-def load_json(path: pathlib.Path, *keys: str) -> Mapping[str, Any]:
-    """A JSON file with these keys.
+def load_json(path: pathlib.Path, *keys: str) -> Any:
+    """A JSON file, an object with these keys where there are any.
 
     Raises:
       FileNotFoundError: no such file.
@@ -106,9 +111,10 @@ def load_json(path: pathlib.Path, *keys: str) -> Mapping[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: damaged, not JSON ({error})") from error
-    missing = [key for key in keys if key not in data]
+    missing = [key for key in keys if not isinstance(data, dict) or key not in data]
     if missing:
-        raise ValueError(f"{path}: missing keys {missing}, found {sorted(data)}")
+        found = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"{path}: missing keys {missing}, found {found}")
     return data
 
 

@@ -1,26 +1,16 @@
-"""Folders of photos in COCO's and VQAv2's formats as SeqIO sources."""
+"""Folders of photos in COCO's format as SeqIO sources: captions, lists of things, places."""
 
 from __future__ import annotations
 
-import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import seqio
-import tensorflow as tf
 
 from rt2_jax.data.coco import BoxedThing, load_json, look_up, read_boxes
-from rt2_jax.data.image import shrink
+from rt2_jax.data.photo_source import TRAIN, PhotoExample, photo_source
 from rt2_jax.data.places import place_text
-from rt2_jax.data.registration import STEP_FEATURES, data_path
-
-_FIELDS = ("images", "text", "target", "episode", "episode_id")
-_SIGNATURE = {
-    name: tf.TensorSpec([None] * STEP_FEATURES[name].rank, STEP_FEATURES[name].dtype)
-    for name in _FIELDS
-}
 
 
 def caption_source(
@@ -30,7 +20,7 @@ def caption_source(
     images: str = "images",
     longest_side: int | None = None,
     lower_case: bool = False,
-    split_folders: Sequence[str] = (),
+    splits: Mapping[str, str] = TRAIN,
 ) -> seqio.DataSource:
     """Each human caption of each photo; the text is empty.
 
@@ -38,59 +28,23 @@ def caption_source(
       folder: relative to `data_path`.
       annotations: COCO's file with `images` and `annotations`, in the folder.
       images: the folder of the photos, in the folder.
-      longest_side: shrinks larger photos to this many pixels; decoding full ones costs training
-        more time than anything else. None keeps them as they are.
+      longest_side: shrinks larger photos, see `photo_source`.
       lower_case: a few captions are written in capitals, which small vocabularies spell letter by
         letter; captions are compared without regard to case anyway.
-      split_folders: names of splits, each a folder of its own in `folder`; with none of them
-        everything is the split `train`.
+      splits: name -> what `{split}` in `folder`, `annotations` and `images` stands for.
     """
 
-    def read(root: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
-        data = load_json(root / annotations, "images", "annotations")
+    def read(root: pathlib.Path, split: str) -> Iterator[PhotoExample]:
+        path = root / annotations.format(split=split)
+        data = load_json(path, "images", "annotations")
         files = {image["id"]: image["file_name"] for image in data["images"]}
         for caption in data["annotations"]:
-            file = look_up(files, caption["image_id"], root / annotations, "image_id")
+            file = look_up(files, caption["image_id"], path, "image_id")
             text = caption["caption"].strip()
-            yield file, "", text.lower() if lower_case else text, str(caption["id"])
+            text = text.lower() if lower_case else text
+            yield PhotoExample(file, "", text, str(caption["id"]))
 
-    return _source(folder, images, longest_side, read, split_folders)
-
-
-def vqa_source(
-    folder: str,
-    *,
-    questions: str = "vqa_questions.json",
-    annotations: str = "vqa_annotations.json",
-    images: str = "images",
-    file_name: str = "{image_id:012d}.jpg",
-    longest_side: int | None = None,
-    split_folders: Sequence[str] = (),
-) -> seqio.DataSource:
-    """Each question about a photo with the answer that most people gave (VQAv2's layout).
-
-    Args:
-      folder: relative to `data_path`.
-      questions: VQAv2's file with `questions`, in the folder.
-      annotations: VQAv2's file with `annotations`, in the folder.
-      images: the folder of the photos, in the folder.
-      file_name: of a photo, from its `image_id`.
-      longest_side: as in `caption_source`.
-      split_folders: as in `caption_source`.
-    """
-
-    def read(root: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
-        asked = {
-            question["question_id"]: question["question"]
-            for question in load_json(root / questions, "questions")["questions"]
-        }
-        for answer in load_json(root / annotations, "annotations")["annotations"]:
-            number = answer["question_id"]
-            question = look_up(asked, number, root / annotations, "question_id")
-            file = file_name.format(image_id=answer["image_id"])
-            yield file, question, answer["multiple_choice_answer"], str(number)
-
-    return _source(folder, images, longest_side, read, split_folders)
+    return photo_source(folder, read, images=images, longest_side=longest_side, splits=splits)
 
 
 def detection_source(
@@ -101,7 +55,7 @@ def detection_source(
     longest_side: int | None = None,
     place_levels: int = 16,
     most: int = 6,
-    split_folders: Sequence[str] = (),
+    splits: Mapping[str, str] = TRAIN,
 ) -> seqio.DataSource:
     """Each photo with the list of its things: `red cube<loc0480><loc0032> blue star<loc...>...`.
 
@@ -115,18 +69,18 @@ def detection_source(
       longest_side: as in `caption_source`.
       place_levels: see `place_text`.
       most: how many things are listed, the largest first chosen; photos without any are left out.
-      split_folders: as in `caption_source`.
+      splits: as in `caption_source`.
     """
 
-    def read(root: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
-        for photo in read_boxes(root / annotations):
+    def read(root: pathlib.Path, split: str) -> Iterator[PhotoExample]:
+        for photo in read_boxes(root / annotations.format(split=split)):
             largest = sorted(photo.things, key=lambda thing: -thing.box[2] * thing.box[3])[:most]
             things = sorted(largest, key=lambda thing: (thing.name, thing.middle))
             if things:
                 target = " ".join(_named_place(thing, place_levels) for thing in things)
-                yield photo.file, "", target, str(photo.id)
+                yield PhotoExample(photo.file, "", target, str(photo.id))
 
-    return _source(folder, images, longest_side, read, split_folders)
+    return photo_source(folder, read, images=images, longest_side=longest_side, splits=splits)
 
 
 def pointing_source(
@@ -137,7 +91,7 @@ def pointing_source(
     longest_side: int | None = None,
     place_levels: int = 16,
     named: bool = True,
-    split_folders: Sequence[str] = (),
+    splits: Mapping[str, str] = TRAIN,
 ) -> seqio.DataSource:
     """A thing of each photo that is the only one of its name, and where it is.
 
@@ -152,56 +106,75 @@ def pointing_source(
       place_levels: see `place_text`.
       named: whether the target repeats the name; without it the place has to be found from the
         question alone.
-      split_folders: as in `caption_source`.
+      splits: as in `caption_source`.
     """
 
-    def read(root: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
-        for photo in read_boxes(root / annotations):
+    def read(root: pathlib.Path, split: str) -> Iterator[PhotoExample]:
+        for photo in read_boxes(root / annotations.format(split=split)):
             things = photo.unique()
             if things:
                 thing = things[int(np.random.default_rng(photo.id).integers(len(things)))]
                 target = _named_place(thing, place_levels).removeprefix("" if named else thing.name)
-                yield photo.file, thing.name, target, str(photo.id)
+                yield PhotoExample(photo.file, thing.name, target, str(photo.id))
 
-    return _source(folder, images, longest_side, read, split_folders)
+    return photo_source(folder, read, images=images, longest_side=longest_side, splits=splits)
+
+
+def object_question_source(
+    folder: str,
+    *,
+    annotations: str = "instances.json",
+    images: str = "images",
+    longest_side: int | None = None,
+    most: int = 4,
+    splits: Mapping[str, str] = TRAIN,
+) -> seqio.DataSource:
+    """Questions of PaLI's object-aware task (Chen et al. 2022, section 3.2), three to a photo.
+
+    "List the objects present" is answered `cat, red cup`; "Is cat in the image?" yes or no, as
+    often the one as the other; "Which of cat, dog, red cup are in the image?" `cat, red cup`. What
+    is asked depends on the photo's number alone. What is not there is drawn from the names that
+    other photos have.
+
+    Args:
+      folder: relative to `data_path`.
+      annotations: as in `detection_source`.
+      images: the folder of the photos, in the folder.
+      longest_side: as in `caption_source`.
+      most: how many names the third question holds, 2 or more.
+      splits: as in `caption_source`.
+    """
+    if most < 2:
+        raise ValueError(f"object_question_source: most: found {most}, expected 2 or more")
+
+    def read(root: pathlib.Path, split: str) -> Iterator[PhotoExample]:
+        photos = read_boxes(root / annotations.format(split=split))
+        names = {name for photo in photos for name in photo.names}
+        for photo in photos:
+            present, absent = sorted(photo.names), sorted(names - photo.names)
+            if not present or not absent:
+                continue
+            rng = np.random.default_rng(photo.id)
+            yes = rng.random() < 0.5
+            one = rng.choice(present if yes else absent)
+            there = rng.permutation(present)[: int(rng.integers(1, most))]
+            others = rng.permutation(absent)[: most - len(there)]
+            asked = rng.permutation([*there, *others])
+            for number, (text, target) in enumerate(
+                (
+                    ("List the objects present", ", ".join(present)),
+                    (f"Is {one} in the image?", "yes" if yes else "no"),
+                    (
+                        f"Which of {', '.join(asked)} are in the image?",
+                        ", ".join(name for name in asked if name in there),
+                    ),
+                )
+            ):
+                yield PhotoExample(photo.file, text, target, f"{photo.id}-{number}")
+
+    return photo_source(folder, read, images=images, longest_side=longest_side, splits=splits)
 
 
 def _named_place(thing: BoxedThing, levels: int) -> str:
     y, x = (min(max(value, 0.0), 1.0) for value in thing.middle)
     return f"{thing.name}{place_text(y, x, levels)}"
-
-
-def _source(
-    folder: str,
-    images: str,
-    longest_side: int | None,
-    read: Callable[[pathlib.Path], Iterator[tuple[str, str, str, str]]],
-    split_folders: Sequence[str],
-) -> seqio.DataSource:
-    def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed
-        root = data_path(folder) / (split if split_folders else "")
-        entries = list(read(root))
-        there = set(os.listdir(root / images)) if (root / images).is_dir() else set()
-        missing = sorted({file for file, *_ in entries} - there)
-        if missing:
-            raise FileNotFoundError(
-                f"{root / images}: {len(missing)} photos are missing, the first is {missing[0]}"
-            )
-
-        def steps() -> Iterator[dict[str, Any]]:
-            for episode, (file, text, target, name) in enumerate(entries):
-                photo = (root / images / file).read_bytes()
-                if longest_side is not None:
-                    photo = shrink(photo, longest_side, str(root / images / file))
-                yield {
-                    "images": [photo],
-                    "text": text,
-                    "target": target,
-                    "episode": episode,
-                    "episode_id": name,
-                }
-
-        return tf.data.Dataset.from_generator(steps, output_signature=_SIGNATURE)
-
-    return seqio.FunctionDataSource(dataset, splits=tuple(split_folders) or ("train",))

@@ -6,6 +6,7 @@ what the task declares, and SeqIO's `CacheDatasetPlaceholder`. `docs/data.md` ha
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import seqio
 import tensorflow as tf
 
 from rt2_jax.actions.space import ActionSpace
+from rt2_jax.data.prompt_template import slot_names
 from rt2_jax.data.task_info import ROBOT_PROMPT, RobotInfo, TaskInfo
 
 _PASS = seqio.PassThroughVocabulary(size=0)
@@ -48,19 +50,45 @@ class StepFormat:
     Attributes:
       info: what the task declares.
       read_from: where its data are read from; relative to `data_path`.
+      slots: values of slots of the prompt that are the same in all steps.
+      columns: further fields of the steps, for tasks that are derived from this one.
+
+    Raises:
+      ValueError: the prompt has no such slot, or a column is called as a field.
     """
 
-    def __init__(self, info: TaskInfo, read_from: str) -> None:
+    def __init__(
+        self,
+        info: TaskInfo,
+        read_from: str,
+        slots: Mapping[str, str] | None = None,
+        columns: Sequence[str] = (),
+    ) -> None:
         self.info = info
         self.read_from = read_from
+        self.slots = dict(slots or {})
+        self.columns = tuple(columns)
+        names = slot_names(info.prompt)
+        if unknown := sorted(set(self.slots) - set(names)):
+            raise ValueError(
+                f"task {info.name!r}: found values for the slots {unknown}, but prompt "
+                f"{info.prompt!r} has the slots {list(names)}"
+            )
+        if fields := sorted(set(STEP_FEATURES) & {*names, *self.columns}):
+            raise ValueError(f"task {info.name!r}: {fields} are fields, not slots or columns")
 
     def __call__(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Steps with exactly `STEP_FEATURES`; `target`, `action`, `state`, `step` may be missing.
 
+        A column that is called as a slot of the prompt gives the slot's value, and goes into the
+        text with the values that are the same in all steps.
+
         Raises:
           ValueError: a field is missing, unknown, or of another type or rank.
         """
-        found = dataset.element_spec
+        names = slot_names(self.info.prompt)
+        further = {*names, *self.columns}
+        found = {k: spec for k, spec in dataset.element_spec.items() if k not in further}
         for name in (*STEP_FEATURES, *found):
             where = f"task {self.info.name!r}: field {name!r} of a step"
             if name not in STEP_FEATURES:
@@ -74,7 +102,44 @@ class StepFormat:
                     f"{where} is {found[name].dtype.name} of rank {found[name].shape.rank}, "
                     f"expected {feature.dtype.name} of rank {feature.rank}"
                 )
-        return dataset.map(lambda step: {**_OPTIONAL, **step})
+        for name in names:
+            rank = dataset.element_spec[name].shape.rank if name in dataset.element_spec else 0
+            if rank != 0:
+                raise ValueError(
+                    f"task {self.info.name!r}: column {name!r}, of a slot of the prompt, has rank "
+                    f"{rank}, expected one text or number to a step"
+                )
+
+        def close(step: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            closed = {**_OPTIONAL, **{name: step[name] for name in found}}
+            if names:
+                closed["text"] = _with_slots(step["text"], names, {**self.slots, **step})
+            return closed
+
+        return dataset.map(close)
+
+
+def _with_slots(
+    text: tf.Tensor, names: Sequence[str], values: Mapping[str, str | tf.Tensor]
+) -> tf.Tensor:
+    """What `rt2_jax.data.prompt_template.with_slots` does, in TensorFlow; NaN is no value."""
+
+    def line(value: tf.Tensor) -> tf.Tensor:
+        return tf.strings.strip(tf.strings.regex_replace(value, r"\s+", " "))
+
+    text = line(text)
+    for name in names:
+        if name not in values:
+            continue
+        value = tf.convert_to_tensor(values[name])
+        if value.dtype.is_floating:
+            known = tf.strings.as_string(value, shortest=True)
+            value = tf.where(tf.math.is_nan(value), "", known)
+        elif value.dtype != tf.string:
+            value = tf.strings.as_string(value)
+        value = line(value)
+        text = tf.where(value == "", text, text + f"\n{name}: " + value)
+    return text
 
 
 def robot_task(
@@ -90,6 +155,8 @@ def robot_task(
     image_size: tuple[int, int] | None = None,
     prompt: str = ROBOT_PROMPT,
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
+    slots: Mapping[str, str] | None = None,
+    columns: Sequence[str] = (),
 ) -> seqio.Task:
     """Registers demonstrations of a robot.
 
@@ -104,16 +171,20 @@ def robot_task(
       state_bounds: ranges of those that have a fixed one, for prompts that tell the state; the
         others have that of the data.
       image_size: (height, width) of every picture; None for any.
-      prompt: of the model.
+      prompt: of the model. Its optional slots are filled from columns of the steps of their names,
+        else from `slots`, and leave no trace where there is no value; see docs/data.md.
       preprocessors: SeqIO's, from the source's examples to steps.
+      slots: values of slots of the prompt that are the same in all steps.
+      columns: further fields of the steps that `preprocessors` give. They are not cached; tasks
+        that are derived from this one can use them, see `with_plans`.
 
     Raises:
-      ValueError: the name is registered already, or what `TaskInfo` refuses.
+      ValueError: the name is registered already, or what `TaskInfo` and `StepFormat` refuse.
     """
     bounds = tuple((name, low, high) for name, (low, high) in (state_bounds or {}).items())
     robot = RobotInfo(embodiment, action_space, tuple(state_fields), bounds)
     info = TaskInfo(name, prompt, tuple(views), image_size, robot)
-    return _register(info, source, read_from, preprocessors)
+    return _register(source, preprocessors, StepFormat(info, read_from, slots, columns))
 
 
 def web_task(
@@ -139,23 +210,49 @@ def web_task(
       ValueError: the name is registered already.
     """
     info = TaskInfo(name, prompt, ("picture",) if with_image else ())
-    return _register(info, source, read_from, preprocessors)
+    return _register(source, preprocessors, StepFormat(info, read_from))
+
+
+def derive_task(
+    task: str,
+    name: str,
+    *,
+    prompt: str,
+    preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
+) -> seqio.Task:
+    """Registers a task of a registered one's data with another prompt.
+
+    Args:
+      task: the name of the registered one.
+      name: of the new one.
+      prompt: of the model; slots of this one's are filled from columns of the registered one's
+        steps, and from its constants.
+      preprocessors: from its steps to those of the new one.
+
+    Raises:
+      KeyError, ValueError: no such task, or the new name is registered already.
+    """
+    base = seqio.TaskRegistry.get(task)
+    form = step_format(base)
+    before = base.preprocessors[: base.preprocessors.index(form)]
+    names = slot_names(prompt)
+    columns = [*form.columns, *slot_names(form.info.prompt)]
+    slots = {slot: value for slot, value in form.slots.items() if slot in names}
+    info = dataclasses.replace(form.info, name=name, prompt=prompt)
+    return _register(
+        base.source, [*before, *preprocessors], StepFormat(info, form.read_from, slots, columns)
+    )
 
 
 def _register(
-    info: TaskInfo,
     source: seqio.DataSource,
-    read_from: str,
     preprocessors: Sequence[Callable[..., tf.data.Dataset]],
+    form: StepFormat,
 ) -> seqio.Task:
     return seqio.TaskRegistry.add(
-        info.name,
+        form.info.name,
         source=source,
-        preprocessors=[
-            *preprocessors,
-            StepFormat(info, read_from),
-            seqio.CacheDatasetPlaceholder(),
-        ],
+        preprocessors=[*preprocessors, form, seqio.CacheDatasetPlaceholder()],
         output_features=STEP_FEATURES,
     )
 

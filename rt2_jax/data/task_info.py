@@ -8,6 +8,7 @@ from typing import Any
 from rt2_jax.actions.bounds import QuantileBounds
 from rt2_jax.actions.identity import check_keys
 from rt2_jax.actions.space import ActionSpace
+from rt2_jax.data.prompt_template import check_prompt, fill_prompt
 
 ROBOT_PROMPT = "Q: what action should the robot take to {text}? A:"
 """RT-2, section 3.2."""
@@ -64,15 +65,16 @@ class TaskInfo:
 
     Attributes:
       name: the task's name in SeqIO's registry.
-      prompt: of the model; `{text}` stands for a step's text (an instruction, a question).
+      prompt: of the model; `{text}` stands for a step's text (an instruction, a question). It may
+        have optional slots, see `rt2_jax.data.prompt_template`.
       views: names of the pictures of a step, in order. A web task has at most one, whose name does
         not matter: it takes the model's first image slot.
       image_size: (height, width) that every picture must have, or None for any.
       robot: of a robot task; None for a web task, whose steps hold their answer as text.
 
     Raises:
-      ValueError: a robot task without views or without `{text}` in its prompt, a view twice, or a
-        web task with several views.
+      ValueError: a robot task without views or without `{text}` in its prompt, a prompt that could
+        not be filled, a view twice, or a web task with several views.
     """
 
     name: str
@@ -93,10 +95,18 @@ class TaskInfo:
             refuse("a robot task needs one view or more, found none")
         if self.robot is not None and "{text}" not in self.prompt:
             refuse(f"prompt {self.prompt!r} has no {{text}}, where the instruction goes")
+        try:
+            check_prompt(self.prompt)
+        except ValueError as error:
+            refuse(str(error))
 
     def fill_prompt(self, text: str) -> str:
-        """The prompt for a step's text; braces in the text are plain text."""
-        return self.prompt.replace("{text}", text)
+        """The prompt for a step's text, which brings the values of slots, a line for each.
+
+        Raises:
+          ValueError: as `rt2_jax.data.prompt_template.fill_prompt`.
+        """
+        return fill_prompt(self.prompt, text)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal value back."""

@@ -1,4 +1,4 @@
-"""The examples of docs/data.md run as they stand, and no public name is hidden by a module."""
+"""The examples of the pages run as they stand, and no public name is hidden by a module."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,30 @@ import seqio
 import rt2_jax.data
 from rt2_jax.data.resolve import find_tasks
 
-PAGE = (Path(__file__).parents[2] / "docs/data.md").read_text()
-REGISTER, TRAIN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def examples(page):
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+REGISTER, TRAIN = examples("data.md")
 
 
 def test_the_example_registers_tasks_and_a_mixture(registry):
     exec(REGISTER, {})
     assert [task.name for task, _ in find_tasks("my_mixture")] == ["my_arm", "my_photos"]
     assert seqio.TaskRegistry.get("my_arm").splits == ("train", "validation")
+
+
+def test_the_examples_of_web_sources_are_sources_and_a_task(registry):
+    splits = []
+    for example in examples("web_data.md"):
+        names = {}
+        exec(example, names)
+        splits.append(names["source"].splits)
+    assert splits == [("train", "validation")] * 2
+    assert "my_reasons" in seqio.TaskRegistry.names()
 
 
 def test_the_example_makes_batches(mixture, tmp_path):

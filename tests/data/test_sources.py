@@ -8,16 +8,12 @@ import tensorflow as tf
 
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.cache_writer import cache_task, read_steps
-from rt2_jax.data.coco_source import (
-    caption_source,
-    detection_source,
-    pointing_source,
-    vqa_source,
-)
+from rt2_jax.data.coco_source import caption_source, detection_source, pointing_source
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import robot_task, web_task
 from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
 from rt2_jax.data.task_info import RobotInfo
+from rt2_jax.data.vqa_reader import vqa_source
 
 from .conftest import ARM, encoded, picture
 from .test_rlds import SPACE, record
@@ -163,7 +159,8 @@ def test_each_split_can_be_a_folder_of_its_own(photos):
     for split in ("train", "validation"):
         (photos / split).symlink_to(photos, target_is_directory=True)
     (photos / "captions.json").rename(photos / "other.json")
-    source = caption_source("photos", annotations="other.json", split_folders=("train", "test"))
+    splits = {"train": "train", "test": "test"}
+    source = caption_source("photos/{split}", annotations="other.json", splits=splits)
     task = web_task("folders", source, prompt="Caption", read_from="photos")
     assert task.splits == ("train", "test")
     assert len(list(read_steps(task, "train"))) == 3

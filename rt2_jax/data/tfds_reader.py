@@ -1,0 +1,93 @@
+"""Image-text data sets that TFDS has prepared on this disk, as SeqIO sources and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from rt2_jax.data.image import shrink
+from rt2_jax.data.registration import data_path
+
+Tensors = Mapping[str, Any]
+
+
+def tfds_source(directory: str, splits: Mapping[str, str]) -> seqio.DataSource:
+    """Examples of a folder that `tfds.builder_from_directory` reads, in their order on disk.
+
+    Pictures stay encoded. Nothing is ever downloaded, and nothing is read before it is asked for.
+
+    Args:
+      directory: the one with `features.json`, e.g. `coco_captions/2014/1.1.0`; relative to
+        `data_path`.
+      splits: name -> split of the data set, e.g. `{"train": "train[:90%]"}`.
+    """
+
+    def examples(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+        del seed
+        path = data_path(directory)
+        if not (path / "features.json").is_file():
+            raise FileNotFoundError(
+                f"no TFDS data set at {path}: expected a folder with features.json, as "
+                "`tfds build` prepares it; set RT2_DATA_DIR to the folder above"
+            )
+        builder = tfds.builder_from_directory(path)
+        pictures = {
+            key: tfds.decode.SkipDecoding()
+            for key, feature in builder.info.features.items()
+            if isinstance(feature, tfds.features.Image)
+        }
+        return builder.as_dataset(
+            split=splits[split],
+            shuffle_files=shuffle_files,
+            decoders=pictures,
+            # Files one after the other, so that examples have one order.
+            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+        )
+
+    return seqio.FunctionDataSource(examples, splits=tuple(splits))
+
+
+def steps_of_examples(
+    to_texts: Callable[[Tensors], Tensors], *, longest_side: int | None = None
+) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """A preprocessor from examples with one picture and any number of texts to web steps.
+
+    Args:
+      to_texts: from an example to `image` (encoded, string []), `target` (string [] or [N]),
+        perhaps `text` (string [] or [N]), and `episode_id` (string []), as tensors. Each of the N
+        targets, such as the captions of a photo, becomes a step.
+      longest_side: shrinks larger pictures to this many pixels.
+    """
+
+    def steps(example: Tensors) -> tf.data.Dataset:
+        found = to_texts(example)
+        targets = tf.reshape(found["target"], [-1])
+        texts = tf.reshape(found.get("text", ""), [-1])
+        image = found["image"]
+        if longest_side is not None:
+            image = tf.numpy_function(
+                lambda data, name: shrink(data, longest_side, f"example {name.decode()!r}"),
+                [image, found["episode_id"]],
+                tf.string,
+                stateful=False,
+            )
+            image.set_shape([])
+        return tf.data.Dataset.from_tensor_slices(
+            {"target": targets, "text": tf.broadcast_to(texts, tf.shape(targets))}
+        ).map(
+            lambda step: {
+                **step,
+                "images": image[tf.newaxis],
+                "episode_id": found["episode_id"],
+            }
+        )
+
+    def preprocess(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        flat = dataset.flat_map(steps).enumerate()
+        return flat.map(lambda number, step: {**step, "episode": number})
+
+    return preprocess
