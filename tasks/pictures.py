@@ -9,32 +9,32 @@ from rt2_jax.data.vqa_reader import vqa_source
 from rt2_jax.sim.pictures import FOLDER
 
 SPLITS = ("train", "validation")
-
 FINE_LEVELS = 64  # pixels of the tiny model's pictures
 
-for _name, _source, _prompt, _file in (
-    ("captions", caption_source, CAPTION_PROMPT, "captions.json"),
-    ("vqa", vqa_source, VQA_PROMPT, "vqa_annotations.json"),
-    ("detection", detection_source, DETECTION_PROMPT, "instances.json"),
-    ("pointing", pointing_source, POINTING_PROMPT, "instances.json"),
+# The `fine` ones name places to the pixel, for a model that knows roughly where things are already.
+for _name, _source, _prompt, _file, _options in (
+    ("captions", caption_source, CAPTION_PROMPT, "captions.json", {}),
+    ("vqa", vqa_source, VQA_PROMPT, "vqa_annotations.json", {}),
+    ("detection", detection_source, DETECTION_PROMPT, "instances.json", {}),
+    ("pointing", pointing_source, POINTING_PROMPT, "instances.json", {}),
+    (
+        "fine_detection",
+        detection_source,
+        DETECTION_PROMPT,
+        "instances.json",
+        {"place_levels": FINE_LEVELS, "most": 5},
+    ),
+    (
+        "fine_pointing",
+        pointing_source,
+        POINTING_PROMPT,
+        "instances.json",
+        {"place_levels": FINE_LEVELS},
+    ),
 ):
     web_task(
         f"rt2_pictures_{_name}",
-        _source(FOLDER + "/{split}", splits={split: split for split in SPLITS}),
+        _source(FOLDER + "/{split}", splits={split: split for split in SPLITS}, **_options),
         prompt=_prompt,
         read_from=f"{FOLDER}/train/{_file}",
     )
-
-# Places to the pixel, for a model that knows roughly where things are already.
-web_task(
-    "rt2_pictures_fine_detection",
-    detection_source(FOLDER, split_folders=SPLITS, place_levels=FINE_LEVELS, most=5),
-    prompt=DETECTION_PROMPT,
-    read_from=f"{FOLDER}/train/instances.json",
-)
-web_task(
-    "rt2_pictures_fine_pointing",
-    pointing_source(FOLDER, split_folders=SPLITS, place_levels=FINE_LEVELS),
-    prompt=POINTING_PROMPT,
-    read_from=f"{FOLDER}/train/instances.json",
-)

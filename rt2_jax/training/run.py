@@ -37,10 +37,10 @@ from rt2_jax.training.checkpoints import (
 from rt2_jax.training.description import RunDescription, check_fits, example_input
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
 from rt2_jax.training.loop import LoopConfig, Outcome, restore_or_init, train
-from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.mesh import MeshShape, make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.optimizers import Optimizer
+from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig, make_train_step
