@@ -1,4 +1,4 @@
-"""An action space from a list of names: what a data set says about its numbers, and what it doesn't."""
+"""An action space from the names of its numbers, and from what is known about them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def named_action_space(
 ) -> ActionSpace:
     """A space with one continuous field for each name, behind RT-2's `terminate`.
 
-    Without more words a field has the unit "as recorded", no frame, and q01 to q99 of the statistics
-    as bounds.
+    Where nothing is stated a field has the unit "as recorded", no frame, and q01 to q99 of the
+    statistics as bounds.
 
     Args:
       name: of the space.

@@ -1,15 +1,16 @@
 """What a LeRobot data set says about itself: versions 2.0, 2.1 and 3.0, read in place.
 
-Version 2 (`huggingface/lerobot`, `datasets/utils.py` of releases 0.1 to 0.3) has one parquet file for
-each episode and one video for each episode and camera. Version 3 (`datasets/dataset_metadata.py` and
-`v30/convert_dataset_v21_to_v30.py` of 0.4) puts many episodes into a file; `meta/episodes` says which
-file an episode's rows are in, and for each camera the video and the second at which it begins.
+Version 2 (`huggingface/lerobot`, `datasets/utils.py` of releases 0.1 to 0.3) has a parquet file for
+each episode and a video for each episode and camera. Version 3 (`datasets/dataset_metadata.py` and
+`v30/convert_dataset_v21_to_v30.py` of 0.4) puts many episodes into a file; `meta/episodes` says
+which file holds an episode's rows, and for each camera the video and the second where it begins.
 
 The `lerobot` package is not needed, nor TensorFlow.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
 import pathlib
@@ -87,14 +88,12 @@ class LeRobotFolder:
           ValueError: there is no such camera, or it sees distances.
         """
         if key not in self.cameras:
-            raise ValueError(
-                f"{self.directory}: no camera {key!r}; there are {list(self.cameras)}"
-            )
+            raise ValueError(f"{self.directory}: no camera {key!r}; there are {list(self.cameras)}")
         if self.columns[key].depth:
             raise ValueError(f"{self.directory}: camera {key!r} sees distances, expected colours")
         return self.columns[key]
 
-    def places(self, columns: Sequence[str], names: Sequence[str]) -> list[int]:
+    def positions(self, columns: Sequence[str], names: Sequence[str]) -> list[int]:
         """Where the numbers of these names stand in the columns, one behind the other.
 
         Raises:
@@ -119,16 +118,14 @@ class LeRobotFolder:
           ValueError: not such a range, an episode that does not exist, or none at all.
         """
         if isinstance(split, str):
-            first, last = (self._bound(text, split) for text in _two(split))
-            chosen = [
-                episode
-                for place, episode in enumerate(self.episodes)
-                if (first is None or _reached(first, place, episode.index))
-                and (last is None or not _reached(last, place, episode.index))
-            ]
+            bounds = split.replace(" ", "").split(":")
+            if len(bounds) != 2:
+                raise ValueError(f"split {split!r}: expected two bounds as in '0:80' or '90%:'")
+            first, last = bounds
+            chosen = self.episodes[self._place(first or "0%") : self._place(last or "100%")]
         else:
             wanted = set(split)
-            chosen = [episode for episode in self.episodes if episode.index in wanted]
+            chosen = tuple(episode for episode in self.episodes if episode.index in wanted)
             missing = sorted(wanted - {episode.index for episode in chosen})
             if missing:
                 raise ValueError(
@@ -138,29 +135,16 @@ class LeRobotFolder:
             raise ValueError(
                 f"{self.directory}: split {split!r} holds none of the {len(self.episodes)} episodes"
             )
-        return tuple(chosen)
+        return chosen
 
-    def _bound(self, text: str, split: str) -> tuple[int, bool] | None:
-        """A number of an episode, or (True) a place among them; None for no bound."""
-        share = text.endswith("%")
-        if not text:
-            return None
-        if not text.removesuffix("%").isdecimal():
-            raise ValueError(f"{self.directory}: split {split!r}: {text!r} is no number")
-        number = int(text.removesuffix("%"))
-        return (round(number * len(self.episodes) / 100), True) if share else (number, False)
-
-
-def _two(split: str) -> list[str]:
-    bounds = split.strip().split(":")
-    if len(bounds) != 2:
-        raise ValueError(f"split {split!r}: expected two bounds as in '0:80', ':90%' or '90%:'")
-    return [bound.strip() for bound in bounds]
-
-
-def _reached(bound: tuple[int, bool], place: int, index: int) -> bool:
-    number, is_place = bound
-    return (place if is_place else index) >= number
+    def _place(self, bound: str) -> int:
+        """The place among the episodes of a share of them, or of the first from a number on."""
+        number = bound.removesuffix("%")
+        if not number.isdecimal():
+            raise ValueError(f"{self.directory}: bound {bound!r} of a split is no number")
+        if bound != number:
+            return round(int(number) * len(self.episodes) / 100)
+        return bisect.bisect_left(self.episodes, int(number), key=lambda episode: episode.index)
 
 
 def read_lerobot(directory: pathlib.Path) -> LeRobotFolder:
@@ -177,7 +161,7 @@ def read_lerobot(directory: pathlib.Path) -> LeRobotFolder:
     try:
         fps = float(info["fps"])
         tasks, episodes = read(directory, info, videos)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{directory / 'meta'}: lacks {error}") from error
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"{directory / 'meta/info.json'}: fps is {fps}, expected more than 0")
@@ -188,7 +172,7 @@ def read_lerobot(directory: pathlib.Path) -> LeRobotFolder:
 def read_names(directory: pathlib.Path, columns: Sequence[str]) -> tuple[str, ...]:
     """The names of the numbers of these columns, one behind the other, from info.json.
 
-    A number without a name is called by its place: `action_0`. So are those whose name occurs twice.
+    A number without a name, or with one that occurs twice, is called by its place: `action_0`.
 
     Raises:
       FileNotFoundError, ValueError: as `read_lerobot`; or a column that is not there or no numbers.
@@ -221,8 +205,8 @@ def _read_info(directory: pathlib.Path) -> dict[str, Any]:
     version = info.get("codebase_version")
     if version not in VERSIONS:
         raise ValueError(
-            f"{path}: found version {version!r}, expected one of {', '.join(VERSIONS)}; the lerobot "
-            "package converts older data sets"
+            f"{path}: found version {version!r}, expected one of {', '.join(VERSIONS)}; the "
+            "lerobot package converts older data sets"
         )
     return info
 

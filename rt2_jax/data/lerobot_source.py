@@ -14,7 +14,7 @@ import tensorflow as tf
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.data.image import decode_image, encode_image, resize
 from rt2_jax.data.lerobot import Episode, LeRobotFolder, read_lerobot, read_names
-from rt2_jax.data.lerobot_rows import read_rows
+from rt2_jax.data.lerobot_rows import Row, read_rows
 from rt2_jax.data.lerobot_video import read_frames
 from rt2_jax.data.recording import IMAGE_FORMATS
 from rt2_jax.data.registration import STEP_FEATURES, data_path, robot_task
@@ -109,10 +109,8 @@ class LeRobotSteps:
             )
         renamed = self.field_names or {}
         fields = [name for name in self.action_space.names if name != _TERMINATE]
-        action = folder.places(self.action_columns, [renamed.get(f, f) for f in fields])
-        state: list[int] = []
-        if self.state_fields:
-            state = folder.places(self.state_columns, self.state_fields)
+        action = folder.positions(self.action_columns, [renamed.get(f, f) for f in fields])
+        state = folder.positions(self._states, self.state_fields)
         _check_files(folder, episodes, list(self.cameras.values()))
         return self._steps(folder, episodes, action, state)
 
@@ -123,11 +121,11 @@ class LeRobotSteps:
         action: list[int],
         state: list[int],
     ) -> Iterator[dict[str, Any]]:
-        terminate = self.action_space.names.index(_TERMINATE) if self._terminates else None
+        names = self.action_space.names
+        terminate = names.index(_TERMINATE) if _TERMINATE in names else None
         cameras = list(self.cameras.values())
         stored = [key for key in cameras if folder.columns[key].kind == "image"]
-        states = self.state_columns if self.state_fields else ()
-        columns = list(dict.fromkeys([*self.action_columns, *states]))
+        columns = list(dict.fromkeys([*self.action_columns, *self._states]))
         for number, (episode, rows) in enumerate(read_rows(folder, episodes, columns, stored)):
             videos = {
                 key: read_frames(
@@ -141,7 +139,7 @@ class LeRobotSteps:
                 if key not in stored
             }
             for index, row in enumerate(rows):
-                numbers = np.concatenate([row[key] for key in self.action_columns])[action]
+                numbers = _numbers(row, self.action_columns)[action]
                 if terminate is not None:
                     goes_on = index < episode.length - 1
                     numbers = np.insert(numbers, terminate, np.float32(goes_on))
@@ -155,17 +153,16 @@ class LeRobotSteps:
                     ],
                     "text": row["text"],
                     "action": numbers,
-                    "state": np.concatenate([np.zeros(0, np.float32), *(row[k] for k in states)])[
-                        state
-                    ],
+                    "state": _numbers(row, self._states)[state],
                     "episode": number,
                     "step": index,
                     "episode_id": episode.name,
                 }
 
     @property
-    def _terminates(self) -> bool:
-        return _TERMINATE in self.action_space.names
+    def _states(self) -> Sequence[str]:
+        """The state columns that are read."""
+        return self.state_columns if self.state_fields else ()
 
     def _size(self, found: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that a picture of this one gets."""
@@ -184,18 +181,23 @@ class LeRobotSteps:
         return data if self._size(image.shape[:2]) == image.shape[:2] else self._encode(image)
 
 
+def _numbers(row: Row, columns: Sequence[str]) -> np.ndarray:
+    """Float32, the numbers of these columns, one behind the other."""
+    return np.concatenate([np.zeros(0, np.float32), *(row[key] for key in columns)])
+
+
 def _check_files(
     folder: LeRobotFolder, episodes: Sequence[Episode], cameras: Sequence[str]
 ) -> None:
     def files(episode: Episode) -> list[pathlib.Path]:
         return [episode.rows, *(episode.videos[k][0] for k in cameras if k in episode.videos)]
 
-    there = {path: path.is_file() for episode in episodes for path in files(episode)}
-    missing = [path for path, found in there.items() if not found]
+    paths = {path for episode in episodes for path in files(episode)}
+    missing = {path for path in paths if not path.is_file()}
     if missing:
-        whole = [e.index for e in episodes if all(there[path] for path in files(e))]
+        whole = [e.index for e in episodes if missing.isdisjoint(files(e))]
         raise FileNotFoundError(
-            f"{folder.directory}: {len(missing)} files are missing, the first is {missing[0]}; "
+            f"{folder.directory}: {len(missing)} files are missing, the first is {min(missing)}; "
             f"{len(whole)} of {len(episodes)} episodes are whole: {whole[:20]}"
         )
 

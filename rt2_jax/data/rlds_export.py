@@ -7,7 +7,7 @@ import json
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,64 +51,74 @@ def export_rlds(
     Raises:
       FileNotFoundError: the task's data are not on this disk.
       FileExistsError: the folder is there already.
-      ValueError: no robot task, a name that tensorflow-datasets does not take, a step that cannot be
-        used, or an episode that is too large for an example.
+      OSError: another process is writing it.
+      ValueError: no robot task, a name that tensorflow-datasets does not take, a step that cannot
+        be used, or an episode that is too large for an example.
     """
     info = step_format(task).info
     if info.robot is None:
         raise ValueError(f"task {info.name!r} is a web task; RLDS holds episodes of robots")
-    if not re.fullmatch(r"[a-z]\w*", info.name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", info.name):
         raise ValueError(
             f"task {info.name!r}: tensorflow-datasets takes names in lower case with underscores"
         )
     final = pathlib.Path(root) / info.name / VERSION
-    refusal = f"another process is writing {final}; wait until it has finished"
-    with only_writer(final.with_name(f"{VERSION}.lock"), refusal):
-        if final.exists():
-            raise FileExistsError(f"{final} is there already; delete it to write it again")
-        partial = final.with_name(f"{VERSION}.incomplete")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        features = _features(info, info.robot)
-        encoder, count = ExampleEncoder(features), itertools.count(1)
-
-        def examples(episodes: Iterable[list[TaskStep]]) -> Iterator[bytes]:
-            for steps in episodes:
-                yield encoder.encode(_episode(steps, info))
-
-        splits = []
-        for split in task.splits:
-            episodes = _episodes(read_steps(task, split), info, lambda: report(next(count)))
-            files, lengths, size = [], [], 0
-            while (first := next(episodes, None)) is not None:
-                block = itertools.chain([first], itertools.islice(episodes, shard_episodes - 1))
-                counted = _Counted(examples(block))
-                files.append(partial / f"{split}-{len(files)}")
-                write_records(files[-1], counted)
-                lengths.append(counted.count)
-                size += counted.size
-            for number, file in enumerate(files):
-                shard = f"{number:05d}-of-{len(files):05d}"
-                file.rename(partial / f"{info.name}-{split}.tfrecord-{shard}")
-            splits.append(
-                tfds.core.SplitInfo(
-                    name=split, shard_lengths=lengths, num_bytes=size, filename_template=None
-                )
-            )
-        tfds.folder_dataset.write_metadata(
-            data_dir=partial,
-            features=features,
-            split_infos=splits,
-            version=VERSION,
-            check_data=False,  # the shards have just been written
-            description=f"{info.name}. What the numbers mean stands in metadata.json.\n"
-            + info.robot.action_space.describe(),
-        )
-        metadata = json.dumps({"rt2_task": info.to_json()}, indent=1, allow_nan=False)
-        (partial / "metadata.json").write_text(metadata + "\n", encoding="utf-8")
-        partial.rename(final)
-    final.with_name(f"{VERSION}.lock").unlink(missing_ok=True)
+    lock = final.with_name(f"{VERSION}.lock")
+    with only_writer(lock, f"another process is writing {final}; wait until it has finished"):
+        try:
+            if final.exists():
+                raise FileExistsError(f"{final} is there already; delete it to write it again")
+            partial = final.with_name(f"{VERSION}.incomplete")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            _write(partial, task, info, info.robot, shard_episodes, report)
+            partial.rename(final)
+        finally:
+            lock.unlink()
     return final
+
+
+def _write(
+    folder: pathlib.Path,
+    task: seqio.Task,
+    info: TaskInfo,
+    robot: RobotInfo,
+    shard_episodes: int,
+    report: Callable[[int], None],
+) -> None:
+    features = _features(info, robot)
+    encoder, count = ExampleEncoder(features), itertools.count(1)
+    splits = []
+    for split in task.splits:
+        episodes = _episodes(read_steps(task, split), info, lambda: report(next(count)))
+        files: list[pathlib.Path] = []
+        lengths, size = [], 0
+        while (first := next(episodes, None)) is not None:
+            block = itertools.chain([first], itertools.islice(episodes, shard_episodes - 1))
+            examples = _Counted(encoder.encode(_episode(steps, info, robot)) for steps in block)
+            files.append(folder / f"{split}-{len(files)}")
+            write_records(files[-1], examples)
+            lengths.append(examples.count)
+            size += examples.size
+        for number, file in enumerate(files):
+            shard = f"{number:05d}-of-{len(files):05d}"
+            file.rename(folder / f"{info.name}-{split}.tfrecord-{shard}")
+        splits.append(
+            tfds.core.SplitInfo(
+                name=split, shard_lengths=lengths, num_bytes=size, filename_template=None
+            )
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=features,
+        split_infos=splits,
+        version=VERSION,
+        check_data=False,  # the shards have just been written
+        description=f"{info.name}. What the numbers mean stands in metadata.json.\n"
+        f"{robot.action_space.describe()}",
+    )
+    metadata = json.dumps({"rt2_task": info.to_json()}, indent=1, allow_nan=False)
+    (folder / "metadata.json").write_text(metadata + "\n", encoding="utf-8")
 
 
 class _Counted:
@@ -139,9 +149,7 @@ def _features(info: TaskInfo, robot: RobotInfo) -> tfds.features.FeaturesDict:
     space = robot.action_space
     steps = {
         "observation": observation,
-        "action": feature.Tensor(
-            shape=(space.dimension,), dtype=np.float32, doc=space.describe()
-        ),
+        "action": feature.Tensor(shape=(space.dimension,), dtype=np.float32, doc=space.describe()),
         "language_instruction": feature.Text(doc="what to do"),
         "plan": feature.Text(doc="what to write before the action; empty where there is none"),
         "is_first": feature.Scalar(dtype=np.bool_),
@@ -179,16 +187,15 @@ def _episodes(
         yield episode
 
 
-def _episode(steps: list[TaskStep], info: TaskInfo) -> dict[str, Any]:
-    assert info.robot is not None
-    names = info.robot.action_space.names
+def _episode(steps: list[TaskStep], info: TaskInfo, robot: RobotInfo) -> dict[str, Any]:
+    names = robot.action_space.names
     terminate = names.index("terminate") if "terminate" in names else None
     encoded = []
     for index, step in enumerate(steps):
         last = index == len(steps) - 1
         keys = map(image_key, info.views)
         observation: dict[str, Any] = dict(zip(keys, step.images, strict=True))
-        if info.robot.state_fields:
+        if robot.state_fields:
             observation["state"] = step.state
         encoded.append(
             {

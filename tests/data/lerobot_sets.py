@@ -1,9 +1,10 @@
 """LeRobot data sets for tests: a small one of version 2.1, and version 3.0 made of any such.
 
-The layouts are those of huggingface/lerobot: `datasets/utils.py` of its release 0.3 for version 2.1;
+The layouts are those of huggingface/lerobot: `datasets/utils.py` of release 0.3 for version 2.1,
 `datasets/v30/convert_dataset_v21_to_v30.py` for what becomes of it in version 3.0: rows of many
-episodes in one parquet file, their videos' packets behind one another in one file, `from_timestamp` as
-the sum of the durations before, and `tasks.parquet` with the instruction as pandas' index.
+episodes in one parquet file, the packets of their videos behind one another in one file,
+`from_timestamp` as the sum of the durations before, `tasks.parquet` with the instruction as pandas'
+index.
 """
 
 import io
@@ -27,9 +28,8 @@ SIZE = (32, 48)
 def frame(episode, camera, number, size=SIZE):
     """A picture that no other frame has."""
     random = np.random.default_rng([episode, camera, number])
-    return np.kron(random.integers(0, 256, (size[0] // 8, size[1] // 8, 3)), np.ones((8, 8, 1))).astype(
-        np.uint8
-    )
+    blocks = random.integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
+    return blocks.repeat(8, 0).repeat(8, 1)
 
 
 def numbers(episode, length):
@@ -61,7 +61,8 @@ def write_v2(folder, lengths=(5, 7, 4), *, stored=False, names=NAMES, change=lam
         "chunks_size": 2,  # so that there are two folders of three episodes
         "total_episodes": len(lengths),
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"
+        "episode_{episode_index:06d}.mp4",
         "features": {
             "action": vector,
             "observation.state": vector,
@@ -173,7 +174,9 @@ def write_video(path, frames, fps=FPS):
         stream = None
         for image in frames:
             if stream is None:
-                stream = container.add_stream("libx264rgb", rate=fps, options={"qp": "0", "preset": "ultrafast"})
+                stream = container.add_stream(
+                    "libx264rgb", rate=fps, options={"qp": "0", "preset": "ultrafast"}
+                )
                 stream.height, stream.width = image.shape[:2]
                 stream.pix_fmt = "rgb24"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
@@ -196,7 +199,8 @@ def _join(paths, out):
             starts.append(float(end))
             with av.open(str(path)) as source:
                 stream = source.streams.video[0]
-                joined = joined or container.add_stream_from_template(stream)
+                if joined is None:
+                    joined = _stream_of_packets(container, stream)
                 shift = int(end / stream.time_base)
                 for packet in source.demux(stream):
                     if packet.dts is not None:
@@ -206,6 +210,18 @@ def _join(paths, out):
                         container.mux(packet)
                 end += stream.duration * stream.time_base
     return starts
+
+
+def _stream_of_packets(container, source):
+    if source.codec.name == "libdav1d":  # a decoder only; a frame of AV1 describes itself
+        return container.add_mux_stream(
+            "av1",
+            rate=source.average_rate,
+            width=source.width,
+            height=source.height,
+            time_base=source.time_base,
+        )
+    return container.add_stream_from_template(source)
 
 
 def _write_lines(path, rows):
