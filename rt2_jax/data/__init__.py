@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "coco": ["BoxedPhoto", "BoxedThing", "read_boxes"],
         "coco_source": ["caption_source", "detection_source", "pointing_source", "vqa_source"],
         "examples": ["TaskExamples", "mixture_examples"],
-        "lerobot_source": ["LeRobotSteps", "lerobot_names", "lerobot_source", "lerobot_task"],
+        "lerobot_steps": ["LeRobotSteps", "lerobot_names", "lerobot_source", "lerobot_task"],
         "manifest": ["Manifest", "MixtureTask", "load_manifest", "open_caches"],
         "model_inputs": ["InputSpec", "ModelInputs"],
         "places": ["parse_places", "place_text"],

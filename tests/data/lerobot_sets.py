@@ -167,16 +167,15 @@ def write_v3(folder, source, episodes, *, to_a_file=2, row_group=None, late=0.0,
     return folder
 
 
-def write_video(path, frames, fps=FPS):
-    """H.264 without loss, in RGB, so that frames come back as they were."""
+def write_video(path, frames, fps=FPS, **options):
+    """H.264 without loss, in RGB, so that frames come back as they were; `options` of x264."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"qp": "0", "preset": "ultrafast", **options}
     with av.open(str(path), "w") as container:
         stream = None
         for image in frames:
             if stream is None:
-                stream = container.add_stream(
-                    "libx264rgb", rate=fps, options={"qp": "0", "preset": "ultrafast"}
-                )
+                stream = container.add_stream("libx264rgb", rate=fps, options=options)
                 stream.height, stream.width = image.shape[:2]
                 stream.pix_fmt = "rgb24"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))

@@ -14,7 +14,7 @@ from rt2_jax.data.cache import StepCache
 from rt2_jax.data.cache_writer import cache_task, read_steps
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.lerobot import read_lerobot
-from rt2_jax.data.lerobot_source import LeRobotSteps, lerobot_names, lerobot_task
+from rt2_jax.data.lerobot_steps import LeRobotSteps, lerobot_names, lerobot_task
 
 from .lerobot_sets import (
     CAMERAS,

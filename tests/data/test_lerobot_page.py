@@ -52,7 +52,7 @@ lerobot_task(
 
 
 @pytest.fixture
-def user(registry, tmp_path, monkeypatch):
+def user(built_in_tasks, registry, tmp_path, monkeypatch):
     """Runs `rt2` in a folder of the user's own, outside the package."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path / "data"))

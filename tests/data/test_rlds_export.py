@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from rt2_jax.cli.main import main
 from rt2_jax.data import rlds_export
 from rt2_jax.data.cache_writer import read_steps
-from rt2_jax.data.lerobot_source import lerobot_task
+from rt2_jax.data.lerobot_steps import lerobot_task
 from rt2_jax.data.registration import robot_task
 from rt2_jax.data.rlds_export import export_rlds
 from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
@@ -26,7 +26,7 @@ SPLITS = {"train": ":2", "validation": "2:"}
 
 
 @pytest.fixture
-def arms(registry, tmp_path, monkeypatch):
+def arms(built_in_tasks, registry, tmp_path, monkeypatch):
     """The task of a LeRobot data set with 14 numbers and two cameras."""
     monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path))
     write_v2(tmp_path / "set", LENGTHS)
