@@ -22,6 +22,8 @@ EXTRAS = {
         "msgpack>=1.1",
         "pillow>=11",
         "sentencepiece>=0.2",
+        "pyarrow>=20",
+        "av>=15",
     ],
     "train": [
         "array-record>=0.8",

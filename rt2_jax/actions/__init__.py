@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "codec_from_json",
         ],
         "codec": ["ActionCodec", "BoundCodec", "Encoded"],
+        "named_space": ["named_action_space"],
         "policy": ["Observation", "Policy", "check_policy_output"],
         "space": [
             "ActionField",

@@ -28,6 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     resolve = _add_verb(verbs, "resolve", _resolve, "writes a cached mixture's manifest")
     resolve.add_argument("name", help="mixture or task")
+    rlds = _add_verb(verbs, "to-rlds", _to_rlds, "writes a robot task, all splits, as RLDS")
+    rlds.add_argument("name", help="task, or mixture of robot tasks")
+    rlds.add_argument("out", help="folder of data sets; the task's becomes OUT/TASK/1.0.0")
     for parser in (tokens, cache, resolve):
         parser.add_argument("--split", default="train", help="default: %(default)s")
     for parser in (cache, resolve):
@@ -112,13 +115,23 @@ def _cache(args: argparse.Namespace) -> None:
             print(info.statistics.describe())
 
 
+def _to_rlds(args: argparse.Namespace) -> None:
+    from rt2_jax.data.resolve import find_tasks
+    from rt2_jax.data.rlds_export import export_rlds
+
+    for task, _ in find_tasks(args.name):
+        with _progress(task.name) as report:
+            path = export_rlds(task, args.out, report=report)
+        print(path)
+
+
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[int], None]]:
-    """Shows how many steps are cached; their number is not known before."""
+    """Shows how many steps are done; their number is not known before."""
     from rich.console import Console
 
     with Console(stderr=True).status(f"{name}: reading") as status:
-        yield lambda steps: status.update(f"{name}: {steps} steps cached")
+        yield lambda steps: status.update(f"{name}: {steps} steps done")
 
 
 def _resolve(args: argparse.Namespace) -> None:

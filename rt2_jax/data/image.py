@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from rt2_jax.data.recording import IMAGE_FORMATS
+
 
 def decode_image(data: bytes, where: str = "picture") -> np.ndarray:
     """Pixels, uint8 [H, W, 3], RGB, of an encoded picture (JPEG, PNG, ...).
@@ -22,6 +24,13 @@ def decode_image(data: bytes, where: str = "picture") -> np.ndarray:
         raise ValueError(
             f"{where}: {len(data)} bytes that are no whole picture; expected JPEG or PNG ({error})"
         ) from error
+
+
+def encode_image(image: np.ndarray, kind: str) -> bytes:
+    """Uint8 [H, W, 3] as an encoded picture; `kind` is one of `IMAGE_FORMATS`."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **IMAGE_FORMATS[kind])
+    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,7 @@ def shrink(data: bytes, longest_side: int, where: str = "picture") -> bytes:
     if scale >= 1:
         return data
     small = resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
-    file = io.BytesIO()
-    Image.fromarray(small).save(file, "JPEG", quality=95, subsampling=0)
-    return file.getvalue()
+    return encode_image(small, "jpeg")
 
 
 def brighten(image: np.ndarray, factor: float) -> np.ndarray:

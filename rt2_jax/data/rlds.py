@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import math
 import pathlib
@@ -17,15 +16,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.proto import tf_example_pb2
 
 from rt2_jax.actions.identity import differences
 from rt2_jax.actions.policy import Observation
+from rt2_jax.data.image import encode_image
 from rt2_jax.data.locks import only_writer
 from rt2_jax.data.recording import (
-    IMAGE_FORMATS,
     VERSION,
     Recording,
     RecordingInfo,
@@ -103,13 +101,27 @@ def episode_features(info: RecordingInfo) -> tfds.features.FeaturesDict:
     )
 
 
+class ExampleEncoder:
+    """Makes examples of these features; equal values give equal bytes."""
+
+    def __init__(self, features: tfds.features.FeaturesDict) -> None:
+        self._features = features
+        self._serializer = ExampleSerializer(features.get_serialized_info())
+
+    def encode(self, values: Mapping[str, Any]) -> bytes:
+        """The example; a picture that is bytes is taken as it is."""
+        example = self._serializer.get_tf_example(self._features.encode_example(values))
+        # Not the features' own `serialize_example`: it leaves the order of the keys to chance.
+        serialized: bytes = example.SerializeToString(deterministic=True)
+        return serialized
+
+
 class EpisodeEncoder:
     """Makes examples of a recording; equal episodes give equal bytes."""
 
     def __init__(self, info: RecordingInfo) -> None:
         self._info = info
-        self._features = episode_features(info)
-        self._serializer = ExampleSerializer(self._features.get_serialized_info())
+        self._encoder = ExampleEncoder(episode_features(info))
 
     def encode(
         self, steps: Sequence[RecordedStep], *, terminated: bool, metadata: Mapping[str, Any]
@@ -150,9 +162,7 @@ class EpisodeEncoder:
                 features["executed_action"] = step.executed_action
             encoded.append(features)
         episode = {"steps": encoded, "episode_metadata": {**metadata, "steps": len(steps)}}
-        example = self._serializer.get_tf_example(self._features.encode_example(episode))
-        # Not the features' own `serialize_example`: it leaves the order of the keys to chance.
-        return example.SerializeToString(deterministic=True)
+        return self._encoder.encode(episode)
 
     def _encode_image(self, observation: Observation, camera: str) -> bytes:
         image = observation.images[camera]
@@ -162,10 +172,7 @@ class EpisodeEncoder:
                 f"camera {camera!r}: found a picture of shape {list(image.shape)}, expected "
                 f"{list(expected)}"
             )
-        file = io.BytesIO()
-        kind = self._info.image_format
-        Image.fromarray(image).save(file, kind, **IMAGE_FORMATS[kind])
-        return file.getvalue()
+        return encode_image(image, self._info.image_format)
 
 
 class RecordingWriter:

@@ -79,6 +79,15 @@ def registry():
 
 
 @pytest.fixture
+def built_in_tasks():
+    """Registers the package's own tasks before `registry` remembers what there is.
+
+    For tests that call `rt2 data`, which imports them, but only the first time in a process.
+    """
+    import rt2_jax.tasks.mixtures  # noqa: F401
+
+
+@pytest.fixture
 def source():
     """A SeqIO source of these steps."""
     import seqio
