@@ -13,7 +13,8 @@ ROBOT_SHARE = 0.5
 """RT-2-PaLI-X: about half of every batch are robot steps (RT-2, appendix B)."""
 
 add = seqio.MixtureRegistry.add
-add("rt2_tabletop", ["rt2_tabletop_reach", "rt2_tabletop_push"], default_rate=1.0)
+# A push holds a reach, to behind the object, and twice as many steps.
+add("rt2_tabletop", [("rt2_tabletop_reach", 1.0), ("rt2_tabletop_push", 2.0)])
 add("coco_sample", ["coco_sample_captions", "coco_sample_vqa"], default_rate=1.0)
 add("photos", ["coco_captions", "vqa_v2"], default_rate=1.0)
 add("coco_sample_places", ["coco_sample_detection", "coco_sample_pointing"], default_rate=1.0)

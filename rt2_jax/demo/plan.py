@@ -80,9 +80,9 @@ def short_plan(folder: pathlib.Path) -> DemoPlan:
         folder=folder,
         episodes=2400,
         scenes=1600,
-        train_steps=8000,
+        train_steps=5800,
         test_episodes=100,
-        minutes={"record": 2, "draw": 1, "cache": 1, "train": 13, "drive": 4, "compare": 2},
+        minutes={"record": 2.5, "draw": 0.5, "cache": 1, "train": 14, "drive": 4, "compare": 2},
     )
 
 
@@ -92,7 +92,7 @@ def long_plan(folder: pathlib.Path) -> DemoPlan:
         folder=folder,
         episodes=8000,
         scenes=5000,
-        train_steps=42_000,
+        train_steps=34_000,
         test_episodes=200,
         minutes={"record": 8, "draw": 4, "cache": 3, "train": 80, "drive": 6, "compare": 5},
     )
