@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -33,6 +34,8 @@ from rt2_jax.data.step import TaskStep
 from rt2_jax.data.task_info import TaskInfo
 
 _PLAN_FILE = "plan.json"
+# What TensorFlow puts before the message of an error in a task's own code.
+_IN_GRAPH = re.compile(r"^(\{\{function_node .*?\}\} )?(\w+Error: )?")
 _LONGEST = 1024  # texts that are kept to check lengths before training
 
 
@@ -180,7 +183,7 @@ def read_steps(task: seqio.Task, split: str) -> Iterator[TaskStep]:
             yield step
             before = here
     except tf.errors.OpError as error:
-        line = error.message.strip().splitlines()[0]
+        line = _IN_GRAPH.sub("", error.message.strip().splitlines()[0])
         raise ValueError(f"task {task.name!r}, split {split!r}: cannot be read: {line}") from error
 
 

@@ -157,6 +157,7 @@ def robot_task(
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
     slots: Mapping[str, str] | None = None,
     columns: Sequence[str] = (),
+    loss_weight: float = 1.0,
 ) -> seqio.Task:
     """Registers demonstrations of a robot.
 
@@ -177,13 +178,14 @@ def robot_task(
       slots: values of slots of the prompt that are the same in all steps.
       columns: further fields of the steps that `preprocessors` give. They are not cached; tasks
         that are derived from this one can use them, see `with_plans`.
+      loss_weight: what the loss of its examples is multiplied by, beside its rate in a mixture.
 
     Raises:
       ValueError: the name is registered already, or what `TaskInfo` and `StepFormat` refuse.
     """
     bounds = tuple((name, low, high) for name, (low, high) in (state_bounds or {}).items())
     robot = RobotInfo(embodiment, action_space, tuple(state_fields), bounds)
-    info = TaskInfo(name, prompt, tuple(views), image_size, robot)
+    info = TaskInfo(name, prompt, tuple(views), image_size, robot, loss_weight)
     return _register(source, preprocessors, StepFormat(info, read_from, slots, columns))
 
 
@@ -195,6 +197,7 @@ def web_task(
     read_from: str,
     with_image: bool = True,
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
+    loss_weight: float = 1.0,
 ) -> seqio.Task:
     """Registers web examples: a picture (or none), a text and the target text.
 
@@ -205,11 +208,13 @@ def web_task(
       read_from: where the data are, for people.
       with_image: False for text only.
       preprocessors: SeqIO's, from the source's examples to steps.
+      loss_weight: what the loss of its examples is multiplied by, beside its rate in a mixture.
 
     Raises:
       ValueError: the name is registered already.
     """
-    info = TaskInfo(name, prompt, ("picture",) if with_image else ())
+    views = ("picture",) if with_image else ()
+    info = TaskInfo(name, prompt, views, loss_weight=loss_weight)
     return _register(source, preprocessors, StepFormat(info, read_from))
 
 

@@ -69,9 +69,16 @@ def resolve_mixture(name: str, root: str | pathlib.Path, *, split: str = "train"
                 f"{cache.directory} was cached before task {task.name!r} changed "
                 f"({'; '.join(lines)}): delete it and cache the task again"
             )
+    # What is declared today: a loss weight is no part of the cache.
     tasks = tuple(
-        MixtureTask(cache.info.task, share, cache.info.steps, cache.info.episodes, cache.info.hash)
-        for (_, share), cache in zip(found, caches, strict=True)
+        MixtureTask(
+            step_format(task).info,
+            share,
+            cache.info.steps,
+            cache.info.episodes,
+            cache.info.hash,
+        )
+        for (task, share), cache in zip(found, caches, strict=True)
     )
     manifest = Manifest(
         name, split, tasks, mixture_statistics(caches), mixture_state_ranges(caches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rt2_jax.actions.bounds import QuantileBounds
@@ -71,6 +71,8 @@ class TaskInfo:
         not matter: it takes the model's first image slot.
       image_size: (height, width) that every picture must have, or None for any.
       robot: of a robot task; None for a web task, whose steps hold their answer as text.
+      loss_weight: what the loss of its examples is multiplied by, if a run says nothing else. It
+        is no part of what is cached.
 
     Raises:
       ValueError: a robot task without views or without `{text}` in its prompt, a prompt that could
@@ -82,6 +84,7 @@ class TaskInfo:
     views: tuple[str, ...]
     image_size: tuple[int, int] | None = None
     robot: RobotInfo | None = None
+    loss_weight: float = field(default=1.0, compare=False)
 
     def __post_init__(self) -> None:
         def refuse(problem: str) -> None:
@@ -95,6 +98,8 @@ class TaskInfo:
             refuse("a robot task needs one view or more, found none")
         if self.robot is not None and "{text}" not in self.prompt:
             refuse(f"prompt {self.prompt!r} has no {{text}}, where the instruction goes")
+        if not 0 <= self.loss_weight < float("inf"):
+            refuse(f"found loss_weight {self.loss_weight}, expected a number from 0")
         try:
             check_prompt(self.prompt)
         except ValueError as error:
@@ -110,18 +115,20 @@ class TaskInfo:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal value back."""
-        return {
+        data = {
             "name": self.name,
             "prompt": self.prompt,
             "views": list(self.views),
             "image_size": list(self.image_size) if self.image_size else None,
             "robot": self.robot.to_json() if self.robot else None,
         }
+        return data if self.loss_weight == 1 else {**data, "loss_weight": self.loss_weight}
 
     @classmethod
     def from_json(cls, data: Any) -> TaskInfo:
         """Reads what `to_json` wrote; unknown and missing keys are refused by name."""
-        check_keys("task", data, ("name", "prompt", "views", "image_size", "robot"))
+        names = ("name", "prompt", "views", "image_size", "robot")
+        check_keys("task", data, names, optional=("loss_weight",))
         robot = data["robot"]
         if robot is not None:
             names = ("embodiment", "action_space", "state_fields", "state_bounds")
@@ -139,4 +146,5 @@ class TaskInfo:
             tuple(data["views"]),
             (size[0], size[1]) if size else None,
             robot,
+            data.get("loss_weight", 1.0),
         )

@@ -23,7 +23,7 @@ def data_table(run: Run) -> str:
                 task.info.name,
                 "web" if task.info.robot is None else task.info.robot.embodiment,
                 f"{100 * task.share:.1f} %",
-                f"{run.config.source_weights.get(task.info.name, 1.0):g}",
+                f"{run.config.loss_weight(task.info):g}",
                 f"{task.episodes:,}",
                 f"{task.steps:,}",
                 f"{drawn * task.share / task.steps:.2f}",

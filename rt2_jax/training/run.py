@@ -79,7 +79,8 @@ class RunConfig:
         `order_action_tokens`.
       state_fields: the numbers of a robot's state that are written before its prompt; () for none.
       state_bins: the parts that each of their ranges is written in.
-      source_weights: of tasks whose examples' loss is multiplied by another number than 1.
+      source_weights: of tasks whose examples' loss is multiplied by another number than the task
+        declares, which is 1 unless it says so.
       data_seed: of the data's order and augmentation; `loop.seed` is that of parameters.
       workers: processes that make examples; 0 for a thread.
       mesh: of the devices.
@@ -159,6 +160,10 @@ class RunConfig:
             raise ValueError(
                 f"RunConfig.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"
             )
+
+    def loss_weight(self, task: TaskInfo) -> float:
+        """What the loss of a task's examples is multiplied by."""
+        return self.source_weights.get(task.name, task.loss_weight)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -270,7 +275,7 @@ def prepare(config: RunConfig) -> Run:
     types = {name: value.dtype for name, value in example.items()}
     rules = SourceRules(
         tuple(names),
-        np.array([config.source_weights.get(name, 1.0) for name in names]),
+        np.array([config.loss_weight(task.info) for task in manifest.tasks]),
         np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
     )
     initializer = train_state_initializer(model, partitioner, shapes, types)

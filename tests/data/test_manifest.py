@@ -43,6 +43,22 @@ def test_tasks_of_one_robot_share_their_statistics(robot, tmp_path):
     assert manifest.statistics.entries == (compute_statistics(ARM, "arm", actions),)
 
 
+def test_a_tasks_loss_weight_is_in_the_manifest_and_not_in_the_cache(web, tmp_path):
+    cache_task(web(), tmp_path)
+    plain = resolve_mixture("cups", tmp_path)
+    seqio.TaskRegistry.remove("cups")
+    web(loss_weight=0.25)
+    manifest = resolve_mixture("cups", tmp_path)
+    assert (plain.tasks[0].info.loss_weight, manifest.tasks[0].info.loss_weight) == (1.0, 0.25)
+    assert plain.tasks[0].cache_hash == manifest.tasks[0].cache_hash
+    assert load_manifest(manifest_path(tmp_path, "cups", "train")).hash == manifest.hash
+    assert plain.hash != manifest.hash
+    with pytest.raises(
+        ValueError, match="'dull': found loss_weight -1.0, expected a number from 0"
+    ):
+        web("dull", loss_weight=-1.0)
+
+
 def test_one_space_name_for_two_spaces_is_refused(robot, tmp_path):
     other = rt2_action_space(
         "test_arm",

@@ -338,3 +338,11 @@ def test_the_weights_of_sources_reach_the_loss(run_config):
     np.testing.assert_array_equal(
         weighted["decoder_loss_weights"], batch["decoder_loss_weights"] * factors
     )
+
+
+def test_a_tasks_own_loss_weight_holds_where_the_run_says_nothing(run_config):
+    config = run_config(source_weights={"tiny_web": 0.25})
+    info = prepare(config).manifest.tasks[0].info
+    heavy = dataclasses.replace(info, loss_weight=3.0)
+    assert config.loss_weight(info) == 1.0 and config.loss_weight(heavy) == 3.0
+    assert config.loss_weight(dataclasses.replace(heavy, name="tiny_web")) == 0.25
