@@ -19,8 +19,8 @@ CLIPPED = 0.05
 """Share outside of fixed bounds. Quantile bounds clip 2 %, so more than twice that is no tail."""
 FENCE = 5.0
 """A value this many ranges q01..q99 beyond them is a spike: for a normal one that is 25 sigma."""
-JUMP = 10.0
-"""Jumps there and back, each this many times the 99th percentile of changes, are a spike."""
+JUMP = 20.0
+"""Jumps there and back, each this many times the 95th percentile of changes, are a spike."""
 
 
 def check_not_finite(survey: Survey) -> Iterator[Finding]:
@@ -147,16 +147,17 @@ def _spikes(
         return
     q01, q99 = np.quantile(table[:, index].astype(np.float64), (0.01, 0.99))
     columns = [getattr(e, f"{kind}s")[:, index].astype(np.float64) for e in survey.kept]
-    changes = np.concatenate([np.abs(np.diff(column)) for column in columns])
+    with np.errstate(invalid="ignore"):  # infinity is told elsewhere
+        changes = np.concatenate([np.abs(np.diff(column)) for column in columns])
     changes = changes[np.isfinite(changes)]
     spread = q99 - q01
     if not len(changes) or spread <= 0:
         return
-    least = JUMP * max(float(np.quantile(changes, 0.99)), 0.1 * spread)
+    least = JUMP * max(float(np.quantile(changes, 0.95)), 0.1 * spread)
     count, first, value = 0, None, 0.0
     for episode, column in zip(survey.kept, columns, strict=True):
         if jumps:
-            change = np.diff(column)
+            change = np.nan_to_num(np.diff(np.where(np.isfinite(column), column, np.nan)))
             back = (np.sign(change[1:]) != np.sign(change[:-1])) & (
                 np.minimum(np.abs(change[1:]), np.abs(change[:-1])) > least
             )

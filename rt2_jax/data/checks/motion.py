@@ -21,7 +21,7 @@ FOLLOWS = 0.6
 """A correlation from which a state counts as following. Real robots: 0.74 to 0.94 (Bridge, 5 Hz)."""
 UNRELATED = 0.2
 """Below it a state that moves doesn't follow. Chance gives 0.2 in one of 20 cases of 100 steps."""
-IS_LEVEL = 0.95
+IS_LEVEL = 0.9
 """A "delta" that correlates with the state itself like this is no delta."""
 SHIFTED = 0.4
 """A shift is told where it leaves less than this part of the unexplained variance. A lag of half a
@@ -85,12 +85,15 @@ def check_motion(survey: Survey) -> Iterator[Finding]:
         partner = paired_state(field, states)
         if partner is not None and _comparable(field):
             pairs[i] = partner
-    steps = sum(max(len(episode.actions) - 1, 0) for episode in survey.kept)
+    steps = sum(
+        int((np.isfinite(e.actions).all(1) & np.isfinite(e.states).all(1))[1:].sum())
+        for e in survey.kept
+    )
     responses = {}
     if pairs and steps >= LEAST_STEPS:
         turns = [state for i, state in pairs.items() if fields[i].unit.startswith("rad")]
         responses = {kind: _responses(survey, kind, turns) for kind in ("change", "level")}
-    judge = _Judge(survey, fields, states, pairs, responses, rate)
+    judge = _Judge(survey, fields, states, pairs, responses, steps, rate)
     for i, field in enumerate(fields):
         if field.levels is None and field.polarity is None:
             yield from judge.judge(i)
@@ -118,10 +121,11 @@ class _Judge:
         states: Sequence[str],
         pairs: dict[int, int],
         responses: dict[str, _Response],
+        steps: int,
         rate: float,
     ) -> None:
         self.survey, self.fields, self.states = survey, fields, states
-        self.pairs, self.responses, self.rate = pairs, responses, rate
+        self.pairs, self.responses, self.steps, self.rate = pairs, responses, steps, rate
         self.shifts: dict[int, list[str]] = {}
 
     def judge(self, i: int) -> Iterator[Finding]:
@@ -139,10 +143,11 @@ class _Judge:
         taken = [state for j, state in self.pairs.items() if j != i]
         rival = max(taken, key=lambda s: strengths[:, s].max(), default=own)
         confused = IS_LEVEL if not level else FOLLOWS
-        if not np.isfinite(response.correlation[:, i]).any() or not self._moves(i):
+        if not self._moves(i):
             return
         state = self.states[own]
-        if strength < FOLLOWS / 2 and np.abs(other.correlation[0, i, own]) >= confused:
+        otherwise = abs(other.correlation[0, i, own])
+        if otherwise >= confused and strength < otherwise / 2:
             now, then = ("absolute", "a delta") if level else ("a delta", "absolute")
             yield self._finding(
                 "reference",
@@ -160,7 +165,7 @@ class _Judge:
                 "put the fields of the action or of the state into the declared order",
             )
         elif strength < FOLLOWS:
-            if strength < UNRELATED and self._steps >= 2 * LEAST_STEPS:
+            if strength < UNRELATED and self.steps >= 2 * LEAST_STEPS:
                 yield self._finding(
                     "unrelated",
                     i,
@@ -207,10 +212,6 @@ class _Judge:
                 else "a robot that lags by a step, or actions stored one step too early",
                 self.survey.split,
             )
-
-    @property
-    def _steps(self) -> int:
-        return sum(max(len(episode.actions) - 1, 0) for episode in self.survey.kept)
 
     def _moves(self, i: int) -> bool:
         own = self.pairs[i]
@@ -300,7 +301,8 @@ def _responses(survey: Survey, kind: str, turns: list[int]) -> _Response:
             states = episode.states.astype(np.float64)
             after = states[1:]
             if kind == "change":
-                after = np.diff(states, axis=0)
+                with np.errstate(invalid="ignore"):  # infinity; such rows are left out
+                    after = np.diff(states, axis=0)
                 for s in turns:
                     if np.abs(states[:, s]).max(initial=0) <= 2 * np.pi + 0.1:
                         after[:, s] = (after[:, s] + np.pi) % (2 * np.pi) - np.pi
@@ -319,6 +321,8 @@ def _correlate(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     usable = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
     x, y = (_inner(z[usable].astype(np.float64)) for z in (x, y))
+    if not len(x):
+        return np.zeros((x.shape[1], y.shape[1])), np.ones((x.shape[1], y.shape[1]))
     spread_x, spread_y = x.std(axis=0), y.std(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = spread_y / spread_x[:, None]

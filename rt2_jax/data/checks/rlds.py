@@ -154,18 +154,7 @@ def check_rlds(splits: list[RldsSplit]) -> Iterator[Finding]:
     for split in splits:
         yield from _check_pictures(split)
         yield from _check_marks(split)
-        for (flag, value), seen in split.flags.items():
-            about = flag.removeprefix(_FLAG)
-            yield Finding(
-                "warning",
-                "lying-flag",
-                f"episode_metadata {flag}",
-                f"is {value} in {seen.count} of {split.episodes} episodes in which {about!r} is "
-                f"{'empty' if value else 'there'}",
-                "do not filter by it; look at the data themselves",
-                f"raw {split.name}",
-                seen.first,
-            )
+        yield from _check_flags(split)
     for left, right in itertools.combinations(splits, 2):
         same = left.digests.keys() & right.digests.keys()
         if same:
@@ -210,4 +199,21 @@ def _check_marks(split: RldsSplit) -> Iterator[Finding]:
             "do not take the end of an episode from it; use the last step of the episode",
             f"raw {split.name}",
             seen.first,
+        )
+
+
+def _check_flags(split: RldsSplit) -> Iterator[Finding]:
+    alike: dict[tuple[bool, int], list[str]] = {}
+    for (flag, value), seen in split.flags.items():
+        alike.setdefault((value, seen.count), []).append(flag)
+    for (value, count), flags in alike.items():
+        yield Finding(
+            "warning",
+            "lying-flag",
+            "episode_metadata " + ", ".join(flags),
+            f"{value} in {count} of {split.episodes} episodes that {'lack' if value else 'have'} "
+            + ", ".join(flag.removeprefix(_FLAG) for flag in flags),
+            "do not filter by it; look at the data themselves",
+            f"raw {split.name}",
+            split.flags[flags[0], value].first,
         )

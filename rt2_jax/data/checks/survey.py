@@ -179,7 +179,7 @@ def _pictures(survey: Survey, episode: list[TaskStep]) -> None:
             kind = "missing picture" if picture is None else picture_kind(picture)
             if kind:
                 survey.see(kind, view, _place(step))
-        if len(episode) >= _FROZEN_STEPS and len(set(pictures)) == 1:
+        if len(episode) >= _FROZEN_STEPS and pictures[0] and len(set(pictures)) == 1:
             survey.see("frozen view", view, _place(episode[0]))
     for step in episode:
         if len(step.images) == len(views) > len(set(step.images)):
