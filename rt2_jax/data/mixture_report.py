@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class TaskShare:
       episodes: how many the cache holds.
       examples: share of the examples of a batch: its rate over the sum of rates.
       loss_tokens: share of the tokens that count in the loss.
-      loss: share of the weighted loss; another number than `loss_tokens` with `source_weights`.
+      loss: share of the loss tokens times `source_weights`.
       prompt_tokens: mean over sampled steps, with the end of the sequence.
       target_tokens: likewise, of those that count in the loss.
       longest_prompt: of the sampled steps and the longest texts.
@@ -118,7 +118,7 @@ class MixtureReport:
     def describe(self) -> str:
         """A table for people."""
         rows = [
-            ["task", "kind", "episodes", "steps", "examples", "loss tokens", "loss"]
+            ["task", "kind", "episodes", "steps", "examples", "loss tokens", "weighted"]
             + ["prompt", "target", "padding", "epochs"]
         ]
         for task in self.tasks:
@@ -167,22 +167,19 @@ def report_mixture(
     """
     found = find_tasks(name)
     caches = [StepCache(root, task.name, split) for task, _ in found]
-    lengths = [_lengths(cache, tokenizer, run) for cache in caches]
-    longest = [max(max(each[i]) for each in lengths) for i in (0, 1)]
-    run = PlannedRun(
-        **{
-            **{key: getattr(run, key) for key in run.__dataclass_fields__},
-            "encoder_length": run.encoder_length or longest[0],
-            "decoder_length": run.decoder_length or longest[1],
-        }
+    lengths = [_measure(cache, tokenizer, run) for cache in caches]
+    run = replace(
+        run,
+        encoder_length=run.encoder_length or max(each.longest_prompt for each in lengths),
+        decoder_length=run.decoder_length or max(each.longest_target for each in lengths),
     )
     assert run.encoder_length is not None and run.decoder_length is not None
     shares = np.array([share for _, share in found])
-    counted = np.array([weighted.mean() for _, _, weighted in lengths])
+    counted = np.array([each.counted.mean() for each in lengths])
     weights = np.array([run.source_weights.get(task.name, 1.0) for task, _ in found])
     tokens, loss = shares * counted, shares * counted * weights
     tasks = []
-    for i, (cache, (prompts, targets, _)) in enumerate(zip(caches, lengths, strict=True)):
+    for i, (cache, each) in enumerate(zip(caches, lengths, strict=True)):
         info = cache.info.task
         drawn = run.steps * run.batch_size * shares[i] if run.steps and run.batch_size else None
         tasks.append(
@@ -194,49 +191,55 @@ def report_mixture(
                 examples=float(shares[i]),
                 loss_tokens=float(tokens[i] / tokens.sum()),
                 loss=float(loss[i] / loss.sum()) if loss.sum() else 0.0,
-                prompt_tokens=float(prompts.mean()),
+                prompt_tokens=float(each.prompts.mean()),
                 target_tokens=float(counted[i]),
-                longest_prompt=int(prompts.max()),
-                longest_target=int(targets.max()),
-                prompt_padding=_padding(prompts, run.encoder_length),
-                target_padding=_padding(targets, run.decoder_length),
-                too_long=prompts.max() > run.encoder_length or targets.max() > run.decoder_length,
+                longest_prompt=each.longest_prompt,
+                longest_target=each.longest_target,
+                prompt_padding=_padding(each.prompts, run.encoder_length),
+                target_padding=_padding(each.targets, run.decoder_length),
+                too_long=each.longest_prompt > run.encoder_length
+                or each.longest_target > run.decoder_length,
                 epochs=None if drawn is None else float(drawn / cache.info.steps),
             )
         )
     return MixtureReport(name, split, run, tuple(tasks))
 
 
-def _lengths(
-    cache: StepCache, tokenizer: Tokenizer, run: PlannedRun
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens of prompts, of answers, and of answers in the loss; of sampled and longest texts.
+@dataclass(frozen=True)
+class _Lengths:
+    """Tokens, the end of the sequence included: int arrays [N] over sampled steps."""
 
-    All count the end of the sequence. The longest texts stand in the sample's last places once.
-    """
+    prompts: np.ndarray
+    targets: np.ndarray  # with a plan's padding, which comes before the action
+    counted: np.ndarray  # in the loss
+    longest_prompt: int
+    longest_target: int
+
+
+def _measure(cache: StepCache, tokenizer: Tokenizer, run: PlannedRun) -> _Lengths:
     info, robot = cache.info.task, cache.info.task.robot
 
     def count(text: str) -> int:
         return len(tokenizer.encode(text)) + 1
 
-    count_steps = min(SAMPLED_STEPS, len(cache))
-    sampled = [cache[int(i)] for i in np.linspace(0, len(cache) - 1, count_steps).astype(int)]
-    prompts = [count(info.fill_prompt(step.text.strip() if robot else step.text)) for step in sampled]
-    longest_prompt = max(count(info.fill_prompt(text)) for text in cache.info.longest_texts)
+    indices = np.linspace(0, len(cache) - 1, min(SAMPLED_STEPS, len(cache))).astype(int)
+    sampled = [cache[int(i)] for i in indices]
     if robot is None:
-        answers = [count(step.target) for step in sampled]
-        longest = max(count(text) for text in cache.info.longest_targets)
-        targets = counted = answers
+        prompts = [count(info.fill_prompt(step.text)) for step in sampled]
+        targets = counted = [count(step.target) for step in sampled]
+        longest = max(map(count, cache.info.longest_targets))
     else:
+        prompts = [count(info.fill_prompt(step.text.strip())) for step in sampled]
         action = run.horizon * robot.action_space.dimension + 1
-        plans = [count(step.target) if run.plan_length else 0 for step in sampled]
-        targets = [action + run.plan_length] * len(sampled)
-        counted = [action + plan for plan in plans]
-        longest = targets[0]
-    return (
-        np.array([*prompts, longest_prompt]),
-        np.array([*targets, longest]),
+        longest = action + run.plan_length
+        targets = [longest] * len(sampled)
+        counted = [action + (count(s.target) if run.plan_length else 0) for s in sampled]
+    return _Lengths(
+        np.array(prompts),
+        np.array(targets),
         np.array(counted),
+        max(count(info.fill_prompt(text)) for text in cache.info.longest_texts),
+        longest,
     )
 
 

@@ -10,8 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from rt2_jax.actions.statistics import ActionStatistics, StatisticsTable, compute_statistics
+from rt2_jax.actions.statistics import (
+    ActionStatistics,
+    StatisticsTable,
+    compute_statistics,
+    resolve_bounds,
+)
 from rt2_jax.data.manifest import Manifest
+from rt2_jax.data.mixture_report import table
+from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks
 from rt2_jax.data.task_steps import open_steps
 
@@ -84,10 +91,10 @@ def measure_statistics(
     """
     groups: dict[tuple[str, str], list[tuple[str, Any, np.ndarray]]] = {}
     for task, _ in find_tasks(name):
-        steps = open_steps(task, split, root)
-        robot = steps.info.robot
+        robot = step_format(task).info.robot
         if robot is None:
             continue
+        steps = open_steps(task, split, root)
         if steps.cache is not None:
             actions = steps.cache.actions()
         else:
@@ -157,10 +164,23 @@ def compare(measured: list[Measured], other: StatisticsTable) -> list[Difference
     return found
 
 
+def differences_table(differences: list[Difference], tolerance: float) -> str:
+    """The quantiles that differ by more than `tolerance`, and how many there are."""
+    wide = [each for each in differences if each.share > tolerance]
+    rows = [["field", "quantile", "here", "in the file", "of its range"]]
+    rows += [
+        [f"{e.key}: {e.field}", e.quantile, f"{e.here:.5g}", f"{e.there:.5g}", f"{e.share:.1%}"]
+        for e in wide
+    ]
+    summary = (
+        f"{len(wide)} of {len(differences)} quantiles differ by more than {tolerance:.1%} of the "
+        "file's range q01..q99"
+    )
+    return f"{table(rows)}\n{summary}" if wide else summary
+
+
 def to_json(measured: list[Measured], differences: list[Difference] | None) -> dict[str, Any]:
     """A `StatisticsTable` in plain JSON, with clipping and differences beside it."""
-    from rt2_jax.actions.statistics import resolve_bounds
-
     shares = {}
     for each in measured:
         statistics = each.statistics

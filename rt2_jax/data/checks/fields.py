@@ -139,9 +139,7 @@ def check_spikes(survey: Survey) -> Iterator[Finding]:
             yield from _spikes(survey, "state", i, name, jumps=True)
 
 
-def _spikes(
-    survey: Survey, kind: str, index: int, name: str, *, jumps: bool
-) -> Iterator[Finding]:
+def _spikes(survey: Survey, kind: str, index: int, name: str, *, jumps: bool) -> Iterator[Finding]:
     table = survey.actions if kind == "action" else survey.states
     if not len(table):
         return

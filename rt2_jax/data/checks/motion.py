@@ -1,8 +1,8 @@
 """Do measured states move as actions say? Signs, axes, units, references, times, the gripper.
 
-An action field is held against the state field of the same name (see `paired_state`). A delta a_t is
-correlated with the state's change s_{t+1} - s_t, an absolute target with s_{t+1}; and both with what
-comes a step earlier and later, since a robot may lag and a recording may be shifted.
+An action field is held against the state field of the same name (see `paired_state`). A delta a_t
+is correlated with the state's change s_{t+1} - s_t, an absolute target with s_{t+1}; and both with
+what comes a step earlier and later, since a robot may lag and a recording may be shifted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rt2_jax.data.checks.finding import Finding
 from rt2_jax.data.checks.survey import Survey
 
 FOLLOWS = 0.6
-"""A correlation from which a state counts as following. Real robots: 0.74 to 0.94 (Bridge, 5 Hz)."""
+"""A correlation from which a state follows. On real robots it is 0.74 to 0.94 (Bridge, 5 Hz)."""
 UNRELATED = 0.2
 """Below it a state that moves doesn't follow. Chance gives 0.2 in one of 20 cases of 100 steps."""
 IS_LEVEL = 0.9
@@ -215,7 +215,9 @@ class _Judge:
 
     def _moves(self, i: int) -> bool:
         own = self.pairs[i]
-        return bool(np.ptp(self.survey.actions[:, i]) > 0 and np.ptp(self.survey.states[:, own]) > 0)
+        return bool(
+            np.ptp(self.survey.actions[:, i]) > 0 and np.ptp(self.survey.states[:, own]) > 0
+        )
 
     def _implausible(self, i: int) -> Iterator[Finding]:
         field, values = self.fields[i], np.abs(self.survey.actions[:, i])

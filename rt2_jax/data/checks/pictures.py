@@ -8,7 +8,11 @@ from rt2_jax.data.checks.finding import Finding
 from rt2_jax.data.checks.survey import Survey
 
 _STEPS = {
-    "damaged picture": ("error", "cannot be decoded", "leave these steps out; caching refuses them"),
+    "damaged picture": (
+        "error",
+        "cannot be decoded",
+        "leave these steps out; caching refuses them",
+    ),
     "missing picture": ("error", "are missing", "give every view a picture in every step"),
     "black picture": ("warning", "are all black", "leave the view out where it has no camera"),
     "one-colour picture": ("warning", "have one colour", "check the camera and how it was stored"),

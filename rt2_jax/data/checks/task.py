@@ -130,9 +130,7 @@ def check_task(
     if isinstance(source, RldsSource):
         directory = data_path(source.directory)
         if (directory / "features.json").is_file():
-            raw = read_rlds(
-                directory, episodes=episodes, report=lambda count: report("raw", count)
-            )
+            raw = read_rlds(directory, episodes=episodes, report=lambda count: report("raw", count))
             findings += check_rlds(raw)
             read |= {f"raw {split.name}": (split.episodes, split.steps) for split in raw}
     return TaskReport(task.name, read, tuple(findings))

@@ -1,4 +1,4 @@
-"""Faults planted at random fields and rates are found; the same data without them give no finding."""
+"""Faults planted at random fields and rates are found; their clean twins give no finding."""
 
 import dataclasses
 import functools
