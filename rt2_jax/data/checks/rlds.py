@@ -78,7 +78,7 @@ def read_rlds(
         )
         try:
             for episode in itertools.islice(dataset, episodes):
-                _read_episode(split, episode, tuple(images))
+                add_episode(split, episode, tuple(images))
                 report(total + split.steps)
         except tf.errors.OpError as error:
             line = error.message.strip().splitlines()[0]
@@ -88,7 +88,8 @@ def read_rlds(
     return splits
 
 
-def _read_episode(split: RldsSplit, episode: Mapping[str, Any], images: tuple[str, ...]) -> None:
+def add_episode(split: RldsSplit, episode: Mapping[str, Any], images: tuple[str, ...]) -> None:
+    """Adds what an episode holds; the pictures of the columns `images` are encoded."""
     metadata = dict(tfds.as_numpy(episode.get("episode_metadata", {})))
     name = next((_text(metadata[key]) for key in _IDS if key in metadata), str(split.episodes))
     steps = list(tfds.as_numpy(episode["steps"]))
