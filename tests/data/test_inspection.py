@@ -45,7 +45,7 @@ def test_the_page_is_one_file_without_scripts_and_without_links_outwards(mixture
     page = page_of("half", cache_dir=tmp_path)
     tags = Tags(page).tags
     assert "script" not in {tag for tag, _ in tags}
-    assert not re.search(r"https?://|url\(|@import|\bon\w+=", page)
+    assert not re.search(r"https?://|url\(|@import|\bon\w+=", re.sub('base64,[^"]+', "", page))
     sources = [attributes["src"] for tag, attributes in tags if tag == "img"]
     assert len(sources) > 10
     for source in sources:

@@ -76,7 +76,7 @@ class _Response:
 def check_motion(survey: Survey) -> Iterator[Finding]:
     """Signs, axes, units, references and times of translations, rotations and joints."""
     robot = survey.info.robot
-    if robot is None:
+    if robot is None or not survey.kept:
         return
     fields, states = robot.action_space.fields, robot.state_fields
     rate = robot.action_space.control_rate_hz

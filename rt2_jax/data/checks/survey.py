@@ -82,6 +82,7 @@ class Survey:
     texts: set[str] = field(default_factory=set)
     kept: list[Episode] = field(default_factory=list)
     _stride: int = 1
+    _held: int = 0  # steps of `kept`
 
     @property
     def episodes(self) -> int:
@@ -110,9 +111,11 @@ class Survey:
         """Keeps an episode's numbers, or leaves them out evenly where there are too many."""
         if episode.number % self._stride == 0:
             self.kept.append(episode)
-        while sum(len(e.actions) for e in self.kept) > self.kept_steps and len(self.kept) > 1:
+            self._held += len(episode.actions)
+        while self._held > self.kept_steps and len(self.kept) > 1:
             self._stride *= 2
             self.kept = [e for e in self.kept if e.number % self._stride == 0]
+            self._held = sum(len(e.actions) for e in self.kept)
 
 
 def survey_steps(
