@@ -224,14 +224,17 @@ def _film(task: TaskInspection, film: Film) -> str:
 
 
 def _picture(data: bytes, side: int, places: str = "") -> str:
-    """An `img` with its bytes in it, and numbered marks at the places that a text names."""
+    """An `img` with its bytes in it, and marks at the places that a text names."""
     small = shrink(data, side)
     kind = "png" if small.startswith(b"\x89PNG") else "jpeg"
     image = f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(small).decode()}">'
     names = [name.strip() for name in _PLACE.split(places)]
+    named: dict[tuple[float, float], list[str]] = {}
+    for place, name in zip(parse_places(places), names, strict=False):
+        named.setdefault(place, []).append(name)
     marks = "".join(
         f"<i class={'left' if x > 0.6 else 'right'} "
-        f'style="left:{100 * x:.1f}%;top:{100 * y:.1f}%"><u>{escape(name)}</u></i>'
-        for (y, x), name in zip(parse_places(places), names, strict=False)
+        f'style="left:{100 * x:.1f}%;top:{100 * y:.1f}%"><u>{escape(", ".join(at))}</u></i>'
+        for (y, x), at in named.items()
     )
     return f"<div class=picture>{image}{marks}</div>"

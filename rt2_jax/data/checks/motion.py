@@ -134,7 +134,8 @@ class _Judge:
         if not self.responses or i not in self.pairs:
             yield from self._implausible(i)
             return
-        own, level = self.pairs[i], field.reference == "absolute"
+        velocity = field.unit.endswith("/s")
+        own, level = self.pairs[i], field.reference == "absolute" and not velocity
         response = self.responses["level" if level else "change"]
         other = self.responses["change" if level else "level"]
         strengths = np.abs(response.correlation[:, i])
@@ -187,6 +188,8 @@ class _Judge:
                 "change the sign of the action or of the state",
             )
         scale = response.ratio[best, i, own]
+        if self.fields[i].unit.endswith("/s"):
+            scale *= self.rate
         if not 1 / SCALE <= scale <= SCALE:
             yield self._finding(
                 "scale",

@@ -173,6 +173,21 @@ def test_the_likely_unit_is_named(factor, unit):
     assert unit in finding.found and "in rad" in finding.advice
 
 
+def test_velocities_are_held_against_changes_times_the_control_rate():
+    fields = [
+        field if field.frame == "none" else dataclasses.replace(field, unit=f"{field.unit}/s")
+        for field in SPACE.fields
+    ]
+    space, per_second = dataclasses.replace(SPACE, fields=tuple(fields)), [1, *[5] * 6, 1]
+    numbers = demonstrations(4)
+    assert findings([(a * per_second, s) for a, s in numbers], space) == []
+    for actions, _ in numbers:
+        actions[:, 2:7] *= 5
+        actions[:, 1] /= 5
+    (finding,) = findings(numbers, space)
+    assert finding.check == "scale" and finding.field == "action position_delta_x"
+
+
 def test_another_unit_is_found_without_a_state_to_compare_with():
     numbers = [(actions * [1, 1000, 1, 1, 1, 1, 1, 1], s) for actions, s in demonstrations(3)]
     task = info()
