@@ -80,6 +80,7 @@ setup(
         "rt2_jax": [
             "pretrained/**",
             "py.typed",
+            "**/*.css",
             "**/*.gin",
             "**/*.json",
             "**/*.model",

@@ -1,4 +1,4 @@
-"""`rt2 data`: what is registered, how it is written in tokens, caching it, resolving mixtures."""
+"""`rt2 data`: what is registered, what is in it and wrong with it; caching and resolving it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+
+from rt2_jax.cli.data_check import add_check
+from rt2_jax.cli.data_reports import add_reports
 
 _BUILT_IN = "rt2_jax.tasks.mixtures"
 
@@ -31,6 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     rlds = _add_verb(verbs, "to-rlds", _to_rlds, "writes a robot task, all splits, as RLDS")
     rlds.add_argument("name", help="task, or mixture of robot tasks")
     rlds.add_argument("out", help="folder of data sets; the task's becomes OUT/TASK/1.0.0")
+    add_reports(verbs, _add_verb)
+    add_check(verbs, _add_verb)
     for parser in (tokens, cache, resolve):
         parser.add_argument("--split", default="train", help="default: %(default)s")
     for parser in (cache, resolve):
@@ -50,7 +55,7 @@ def run(args: argparse.Namespace) -> int | None:
 def _add_verb(
     verbs: argparse._SubParsersAction,
     name: str,
-    do: Callable[[argparse.Namespace], None],
+    do: Callable[[argparse.Namespace], int | None],
     text: str,
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=text, description=text.capitalize() + ".")

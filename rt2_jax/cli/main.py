@@ -45,7 +45,7 @@ class Verb:
 
 VERBS = {
     "demo": Verb("the main job in small: record, co-fine-tune, serve, drive, report", "all"),
-    "data": Verb("tasks and mixtures: list, show tokens, cache, resolve", "data,sim"),
+    "data": Verb("tasks and mixtures: list, show, inspect, check, stats, cache", "data,sim"),
     "train": Verb("trains what gin files describe", "train"),
     "eval": Verb("policies on recorded steps, on pictures, in closed loop", "train,eval,sim"),
     "serve": Verb("serves a checkpoint to robots", "serve,train"),

@@ -16,9 +16,25 @@ from rt2_jax.data.task_info import RobotInfo
 Tensors = Mapping[str, Any]
 
 
+class RldsSource(seqio.FunctionDataSource):
+    """A SeqIO source that says which folder it reads, for tools that look at the raw data.
+
+    Attributes:
+      directory: relative to `data_path`.
+      slices: split of the task -> split of the data set, e.g. `train[:20]`.
+    """
+
+    def __init__(
+        self, episodes: Callable[..., tf.data.Dataset], directory: str, slices: Mapping[str, str]
+    ) -> None:
+        super().__init__(episodes, splits=tuple(slices))
+        self.directory = directory
+        self.slices = dict(slices)
+
+
 def rlds_source(
     directory: str, splits: Mapping[str, str], *, recorded: RobotInfo | None = None
-) -> seqio.DataSource:
+) -> RldsSource:
     """Episodes of a folder that `tfds.builder_from_directory` reads, in their order on disk.
 
     Pictures stay encoded. Nothing is read before the data are asked for.
@@ -54,7 +70,7 @@ def rlds_source(
             read_config=tfds.ReadConfig(interleave_cycle_length=1),
         )
 
-    return seqio.FunctionDataSource(episodes, splits=tuple(splits))
+    return RldsSource(episodes, directory, splits)
 
 
 def steps_of_episodes(
