@@ -1,0 +1,70 @@
+"""Synthetic raw episodes in the layouts of Open X-Embodiment's data sets."""
+
+import io
+import re
+import tomllib
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+LAYOUTS = tomllib.loads(Path(__file__).with_name("oxe_layouts.toml").read_text())
+FIELD = re.compile(r"(\S+):(\d*)([fibsc])")
+INSTRUCTION = "move the red star to the cup"
+# What a gripper's number may be: relative changes, noise around 0, and values between.
+GRIPPER = np.array([0.0, 1.0, -1.0, 0.5, 0.97, 0.03, 0.05, 0.0, 1.0, 0.3], np.float32)
+
+
+def picture():
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def raw_steps(name, row, length=8):
+    """Path -> array [T, ...] of an episode of a data set; the same numbers at every call."""
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    last = np.arange(length) == length - 1
+    steps = {"is_first": np.arange(length) == 0, "is_last": last, "is_terminal": last}
+    for path, width, kind in FIELD.findall(LAYOUTS[name]):
+        shape = (length, int(width)) if width else (length,)
+        if kind == "s":
+            steps[path] = np.array([INSTRUCTION.encode()] * length, object)
+        elif kind == "c":
+            codes = np.zeros(shape, np.int32)
+            codes[:, : len(INSTRUCTION)] = [ord(letter) for letter in INSTRUCTION]
+            steps[path] = codes
+        elif path.endswith("terminate_episode"):
+            one_hot = np.stack([last, ~last, last & ~last], axis=1)
+            steps[path] = one_hot.astype(np.int32) if width else last.astype(np.float32)
+        elif kind == "f":
+            values = random.uniform(-1, 1, shape).astype(np.float32)
+            if "gripper" in path:
+                values = random.choice(GRIPPER, shape)
+            elif path.startswith("action"):
+                values[:, -1] = random.choice(GRIPPER, length)
+            steps[path] = values
+        else:
+            steps[path] = random.integers(0, 2, shape).astype(bool if kind == "b" else np.int32)
+    columns = " ".join(row["action"])
+    if "euler_from_quaternion" in columns:
+        quaternion = steps["action"][:, 3:7]
+        steps["action"][:, 3:7] = quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)
+    if row.get("terminate", "").startswith("action[-1:]"):
+        steps["action"][:, -1] = last
+    for key in row["views"].values():
+        steps[f"observation/{key}"] = np.array([picture()] * length, object)
+    return steps
+
+
+def nested(steps):
+    """The same with an RLDS step's nesting: a field's own name may hold slashes."""
+    tree = {}
+    for path, values in steps.items():
+        head, _, rest = path.partition("/")
+        if rest:
+            tree.setdefault(head, {})[rest] = values
+        else:
+            tree[path] = values
+    return tree
