@@ -18,8 +18,8 @@ class Meaning:
       frame: of poses, one of `FRAMES`.
       reference: of poses and joints, one of `REFERENCES`.
       rotation: one of `ROTATIONS` with three components.
-      gripper_as_recorded: False where the columns give a gripper in 0..1; True takes its bounds from
-        the statistics, too.
+      gripper_as_recorded: False where the columns give a gripper in 0..1; where True, its bounds
+        come from the statistics, too.
     """
 
     metric: bool = False
@@ -88,7 +88,9 @@ def _joints(names: str, base: str = "") -> Callable[[str, float, Meaning], Actio
 def _planar_base(name: str, rate: float, meaning: Meaning) -> ActionSpace:
     terminate = _pose(name, rate, meaning).fields[0]
     waypoint = [
-        ActionField(f"waypoint_{axis}", "as_recorded", "as_recorded", "as_recorded", QuantileBounds())
+        ActionField(
+            f"waypoint_{axis}", "as_recorded", "as_recorded", "as_recorded", QuantileBounds()
+        )
         for axis in "xy"
     ]
     return ActionSpace(name, (terminate, *waypoint), rate)

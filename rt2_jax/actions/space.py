@@ -12,8 +12,8 @@ import numpy as np
 from rt2_jax.actions.bounds import FixedBounds, QuantileBounds, bounds_rule_from_json
 from rt2_jax.actions.identity import check_keys, content_hash, differences
 
-# `as_recorded`: a data set that doesn't say. Nothing is guessed, and whoever executes such an action
-# must find out first.
+# `as_recorded`: the data set doesn't say. Nothing is guessed; whoever executes such an action must
+# find out first.
 FRAMES = ("base", "tool", "world", "joint", "none", "as_recorded")
 REFERENCES = {
     "previous_target": "added to the previous target",

@@ -52,9 +52,10 @@ class RldsColumns:
                 f"columns of {list(self.views)}: found skip_first {self.skip_first}, skip_last "
                 f"{self.skip_last}, every {self.every}; expected 0, 0 and 1 or more"
             )
-        self._parsed()  # an unknown transform is found when the task is registered
+        self.parsed()  # an unknown transform is found when the task is registered
 
-    def _parsed(self) -> tuple[Column, list[Column], list[Column]]:
+    def parsed(self) -> tuple[Column, list[Column], list[Column]]:
+        """The columns of the text, of the action with terminate, and of the state."""
         action = [*([self.terminate] if self.terminate else []), *self.action]
         parsed = [[parse_column(text) for text in texts] for texts in (action, self.state)]
         return parse_column(self.text), parsed[0], parsed[1]
@@ -62,121 +63,128 @@ class RldsColumns:
     @property
     def fields(self) -> tuple[str, ...]:
         """Paths below a step of all that is read."""
-        text, action, state = self._parsed()
+        text, action, state = self.parsed()
         paths = [*self.views.values(), *(column.path for column in (text, *action, *state))]
         return tuple(dict.fromkeys(path for path in paths if path))
 
-    def steps(self, task: str, *, action_width: int, state_width: int) -> Any:
-        """The preprocessor from RLDS episodes to a task's steps.
 
-        An episode is held as a whole, its pictures encoded. A step that is left out hands its
-        terminate on to the last kept step before it, so that an episode that ended still ends.
+class StepsOfColumns:
+    """The preprocessor from RLDS episodes to a task's steps.
 
-        Args:
-          task: its name, for messages.
-          action_width: D, with terminate.
-          state_width: S.
+    It holds an episode at a time, its pictures encoded. A step that is left out hands its terminate
+    on to the last kept step before it, so that an episode that ended still ends.
+    """
 
-        Raises (when the data set is read):
+    def __init__(
+        self, task: str, columns: RldsColumns, *, action_width: int, state_width: int
+    ) -> None:
+        """See `rlds_task`; the widths are D, with terminate, and S."""
+        self._task = task
+        self._columns = columns
+        self._widths = {"action": action_width, "state": state_width}
+        self._text, self._action, self._state = columns.parsed()
+
+    # Nothing here is Python that TensorFlow would have to rewrite.
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Steps of all episodes that are kept and say what is to be done.
+
+        Raises:
           ValueError: a field is missing, or the columns give another number of numbers.
         """
-        text, action, state = self._parsed()
+        keep = self._columns.keep
+        if keep:
+            self._check_has((keep,), dataset.element_spec)
+            dataset = dataset.filter(lambda episode: _leaves(episode)[keep])
+        episodes = dataset.flat_map(self._whole).filter(
+            lambda episode: tf.reduce_any(tf.strings.strip(episode["text"][:1]) != "")
+        )
+        return episodes.enumerate().flat_map(_steps)
 
-        def read(episode: Mapping[str, Any]) -> dict[str, Any]:
-            paths = (*self.fields, *((self.keep,) if self.keep else ()))
-            for path in paths:
-                found = _paths(episode if path == self.keep else episode["steps"].element_spec)
-                if path not in found:
-                    raise ValueError(
-                        f"task {task!r}: the data set has no field {path!r}; it has "
-                        f"{', '.join(sorted(found))}"
-                    )
-            steps = episode["steps"].map(
-                lambda step: {path: _paths(step)[path] for path in self.fields}
-            )
-            return {"steps": steps, "id": episode[EPISODE_ID]}
+    def _whole(self, episode: Mapping[str, Any]) -> tf.data.Dataset:
+        fields = self._columns.fields
+        steps = episode["steps"]
+        self._check_has(fields, steps.element_spec)
+        steps = steps.map(lambda step: {path: _leaves(step)[path] for path in fields})
+        return steps.batch(_ALL_STEPS).map(
+            lambda steps: {**self.episode(steps), "episode_id": episode[EPISODE_ID]}
+        )
 
-        def whole(episode: Mapping[str, Any]) -> tf.data.Dataset:
-            steps = episode["steps"].batch(_ALL_STEPS)
-            return steps.map(lambda steps: {**columns(steps), "episode_id": episode["id"]})
-
-        def columns(steps: Mapping[str, Any]) -> dict[str, Any]:
-            length = tf.shape(next(iter(steps.values())))[0]
-            kept = tf.range(self.skip_first, length, self.every)
-            chosen = {path: tf.gather(field, kept) for path, field in steps.items()}
-            numbers = [column.numbers(chosen) for column in action]
-            if self.terminate:
-                numbers[0] = _hand_on(action[0].numbers(steps), kept, self.skip_last)
-            result = {
-                "images": tf.stack([chosen[path] for path in self.views.values()], axis=1),
-                "text": text.texts(chosen),
-                "action": _joined(task, "action", numbers, action_width),
-                "state": _joined(task, "state", [c.numbers(chosen) for c in state], state_width),
-            }
-            if not state:
-                del result["state"]
-            end = tf.maximum(tf.size(kept) - self.skip_last, 0)
-            return {name: column[:end] for name, column in result.items()}
-
-        def said_something(episode: Mapping[str, Any]) -> tf.Tensor:
-            first = tf.strings.strip(episode["text"][:1])
-            return tf.reduce_any(first != "")
-
-        def to_steps(number: tf.Tensor, episode: Mapping[str, Any]) -> tf.data.Dataset:
-            columns = {name: value for name, value in episode.items() if name != "episode_id"}
-            return (
-                tf.data.Dataset.from_tensor_slices(columns)
-                .enumerate()
-                .map(
-                    lambda index, step: {
-                        **step,
-                        "episode": number,
-                        "step": index,
-                        "episode_id": episode["episode_id"],
-                    }
-                )
+    def _check_has(self, paths: Sequence[str], spec: Any) -> None:
+        found = _leaves(spec)
+        missing = [path for path in paths if path not in found]
+        if missing:
+            raise ValueError(
+                f"task {self._task!r}: the data set has no field {missing[0]!r}; it has "
+                f"{', '.join(sorted(found))}"
             )
 
-        def preprocess(dataset: tf.data.Dataset) -> tf.data.Dataset:
-            if self.keep:
-                dataset = dataset.filter(lambda episode: _paths(episode)[self.keep])
-            episodes = dataset.map(read).flat_map(whole).filter(said_something)
-            return episodes.enumerate().flat_map(to_steps)
+    def episode(self, steps: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """The columns of one episode.
 
-        # Nothing in it is Python that TensorFlow would have to rewrite.
-        return tf.autograph.experimental.do_not_convert(preprocess)
+        Args:
+          steps: path -> tensor [T, ...] of each field that is read.
+
+        Returns:
+          `images` string [K, views], `text` string [K], `action` float32 [K, D] and, where there is
+          one, `state` float32 [K, S] of the K steps that are kept.
+        """
+        columns = self._columns
+        length = tf.shape(next(iter(steps.values())))[0]
+        kept = tf.range(columns.skip_first, length, columns.every)
+        end = tf.maximum(tf.size(kept) - columns.skip_last, 0)
+        chosen = {path: tf.gather(field, kept) for path, field in steps.items()}
+        action = [column.numbers(chosen) for column in self._action]
+        if columns.terminate:
+            action[0] = _hand_on(self._action[0].numbers(steps), kept, end)
+        result = {
+            "images": tf.stack([chosen[path] for path in columns.views.values()], axis=1),
+            "text": self._text.texts(chosen),
+            "action": self._joined("action", action),
+        }
+        if self._state:
+            state = [column.numbers(chosen) for column in self._state]
+            result["state"] = self._joined("state", state)
+        return {name: column[:end] for name, column in result.items()}
+
+    def _joined(self, name: str, numbers: Sequence[tf.Tensor]) -> tf.Tensor:
+        joined = tf.concat(numbers, axis=1)
+        if joined.shape[1] != self._widths[name]:
+            raise ValueError(
+                f"task {self._task!r}: the columns of {name} give "
+                f"{[column.shape[1] for column in numbers]} numbers, expected "
+                f"{self._widths[name]} in all"
+            )
+        return joined
 
 
-def _paths(fields: Any, above: str = "") -> dict[str, Any]:
+def _steps(number: tf.Tensor, episode: Mapping[str, Any]) -> tf.data.Dataset:
+    columns = {name: values for name, values in episode.items() if name != "episode_id"}
+    of_all = {"episode": number, "episode_id": episode["episode_id"]}
+    steps = tf.data.Dataset.from_tensor_slices(columns).enumerate()
+    return steps.map(lambda index, step: {**step, **of_all, "step": index})
+
+
+def _leaves(fields: Any, path: str = "") -> dict[str, Any]:
     """Path -> leaf of nested fields; a field's own name may hold slashes, too."""
     if not isinstance(fields, Mapping):
-        return {above: fields}
-    below = f"{above}/" if above else ""
-    return {p: leaf for key in fields for p, leaf in _paths(fields[key], f"{below}{key}").items()}
+        return {path: fields}
+    leaves: dict[str, Any] = {}
+    for key, below in fields.items():
+        leaves |= _leaves(below, f"{path}/{key}" if path else key)
+    return leaves
 
 
-def _joined(task: str, what: str, numbers: Sequence[tf.Tensor], width: int) -> tf.Tensor:
-    joined = tf.concat(numbers, axis=1) if numbers else tf.zeros([0, 0])
-    if numbers and joined.shape[1] != width:
-        raise ValueError(
-            f"task {task!r}: the columns of {what} give {joined.shape[1]} numbers "
-            f"({[column.shape[1] for column in numbers]}), expected {width}"
-        )
-    return joined
-
-
-def _hand_on(terminate: tf.Tensor, kept: tf.Tensor, skip_last: int) -> tf.Tensor:
+def _hand_on(terminate: tf.Tensor, kept: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """Terminate [K, 1] of the kept steps, of that of all steps [T, 1].
 
-    Where any step from a kept one up to the next kept one ends the episode, it does.
+    Where any step from a kept one up to the next kept one ends the episode, it does. Of the kept
+    ones those from `end` on are left out.
     """
-    count = tf.size(kept)
     steps = tf.range(tf.shape(terminate)[0])
-    group = tf.searchsorted(kept, steps, side="right") - 1
-    group = tf.minimum(group, tf.maximum(count - skip_last, 1) - 1)
-    counted = group >= 0
-    ended = tf.math.unsorted_segment_min(terminate[counted], group[counted], count)
-    return tf.minimum(ended, 1.0)
+    group = tf.minimum(tf.searchsorted(kept, steps, side="right"), end) - 1
+    belongs = group >= 0
+    return tf.math.unsorted_segment_min(terminate[belongs], group[belongs], tf.size(kept))
 
 
 def rlds_task(
@@ -218,8 +226,8 @@ def rlds_task(
         read_from=directory,
         prompt=prompt,
         preprocessors=[
-            columns.steps(
-                name, action_width=action_space.dimension, state_width=len(state_fields)
+            StepsOfColumns(
+                name, columns, action_width=action_space.dimension, state_width=len(state_fields)
             )
         ],
     )
