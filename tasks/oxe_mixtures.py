@@ -1,4 +1,4 @@
-"""Robot mixtures by name: RT-2's, RT-2-X's, Language-Table's, and Octo's and OpenVLA's published ones."""
+"""Robot mixtures by name: RT-2's, RT-2-X's, Language-Table's, Octo's and OpenVLA's."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ RT_X_WEIGHTS: Mapping[str, float] = {
     "berkeley_autolab_ur5": 5,
     "toto": 5,
 }
-"""Data set -> weight of RT-1-X's public training example; RT-2-X trains on the same twelve (RT-X, V).
+"""Data set -> weight of RT-1-X's public training example.
 
-The example has kuka and language_table, too, but leaves them out for their size.
+RT-2-X trains on the same twelve (RT-X, section V). The example has kuka and language_table, too, but leaves them out for their size.
 """
 
 

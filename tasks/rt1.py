@@ -1,10 +1,10 @@
 """RT-1's kitchen demonstrations in RT-1's own numbers (Brohan et al., 2022, arXiv:2212.06817).
 
-The data set is `fractal20220817_data` of Open X-Embodiment: 87,212 episodes of the paper's 130,000.
-Its other task, `oxe_fractal20220817_data`, has the open gripper's state and bounds from statistics,
-as the rest of Open X-Embodiment. Here the arm's numbers are as recorded and the bounds RT-1's, which
-RT-2 inherits (RT-2, section 3.2); so it needs no statistics. The base's three numbers are left out,
-as in RT-2.
+The data set is `fractal20220817_data` of Open X-Embodiment, 87,212 episodes of the paper's 130,000.
+Its other task, `oxe_fractal20220817_data`, has the gripper's state and bounds from statistics, as
+the rest of Open X-Embodiment. Here the numbers are as recorded and the bounds RT-1's, which RT-2
+inherits (RT-2, section 3.2); so it needs no statistics. The base's three numbers are left out, as
+in RT-2.
 """
 
 from __future__ import annotations

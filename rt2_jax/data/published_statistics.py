@@ -1,4 +1,4 @@
-"""Statistics that Octo and OpenVLA publish (`norm_stats`, `dataset_statistics.json`) as this project's."""
+"""Statistics that Octo and OpenVLA publish (`norm_stats`), as this project's."""
 
 from __future__ import annotations
 

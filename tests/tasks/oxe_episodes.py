@@ -16,9 +16,9 @@ INSTRUCTION = "move the red star to the cup"
 GRIPPER = np.array([0.0, 1.0, -1.0, 0.5, 0.97, 0.03, 0.05, 0.0, 1.0, 0.3], np.float32)
 
 
-def picture():
+def picture(size=(4, 6)):
     file = io.BytesIO()
-    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(file, "PNG")
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -68,3 +68,58 @@ def nested(steps):
         else:
             tree[path] = values
     return tree
+
+
+def write_rlds(directory, episodes, metadata=None):
+    """An RLDS data set of raw episodes, with the features that their arrays have.
+
+    Args:
+      directory: `<name>/<version>` to be made.
+      episodes: of each the steps as `raw_steps` gives them.
+      metadata: fields beside the steps of every episode.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    from rt2_jax.data.tfrecord import write_records
+
+    def feature(path, values):
+        if values.dtype == object and path.startswith("observation/") and values[0][:1] == b"\x89":
+            return tfds.features.Image(shape=(None, None, 3), encoding_format="png")
+        if values.dtype == object:
+            return tfds.features.Text()
+        return tfds.features.Tensor(shape=values.shape[1:], dtype=values.dtype)
+
+    metadata = metadata or {}
+    fields = {path: feature(path, values) for path, values in episodes[0].items()}
+    features = tfds.features.FeaturesDict(
+        {
+            "steps": tfds.features.Dataset(nested(fields)),
+            **{key: tfds.features.Scalar(dtype=np.bool_) for key in metadata},
+        }
+    )
+    serializer = ExampleSerializer(features.get_serialized_info())
+    records = []
+    for steps in episodes:
+        count = len(steps["is_first"])
+        rows = [nested({path: values[i] for path, values in steps.items()}) for i in range(count)]
+        records.append(
+            serializer.serialize_example(features.encode_example({"steps": rows, **metadata}))
+        )
+    directory.mkdir(parents=True)
+    name = directory.parent.name
+    write_records(directory / f"{name}-train.tfrecord-00000-of-00001", records)
+    tfds.folder_dataset.write_metadata(
+        data_dir=directory,
+        features=features,
+        split_infos=[
+            tfds.core.SplitInfo(
+                name="train",
+                shard_lengths=[len(records)],
+                num_bytes=sum(map(len, records)),
+                filename_template=None,
+            )
+        ],
+        version=directory.name,
+        check_data=False,
+    )
