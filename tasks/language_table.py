@@ -16,7 +16,7 @@ import tensorflow as tf
 from rt2_jax.actions.space import language_table_action_space
 from rt2_jax.data.columns import parse_column
 from rt2_jax.data.registration import web_task
-from rt2_jax.data.rlds_columns import RldsColumns, rlds_task
+from rt2_jax.data.rlds_columns import ALL_STEPS, RldsColumns, rlds_task
 from rt2_jax.data.rlds_reader import EPISODE_ID, rlds_source
 
 DATA_SETS = (
@@ -116,19 +116,18 @@ def questions_of_episodes(
     instruction, position = parse_column(INSTRUCTION), parse_column(POSITION)
 
     def whole(number: tf.Tensor, episode: Mapping[str, Any]) -> tf.data.Dataset:
-        steps = episode["steps"].map(
-            lambda step: {f"observation/{key}": field for key, field in step["observation"].items()}
-        )
-        return steps.batch(1 << 30).map(
-            lambda steps: {
-                "frames": steps[FRAME],
-                "text": instruction.texts({k: v[:1] for k, v in steps.items()})[0],
-                "position": position.numbers(steps),
+        def columns(steps: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+            fields = {f"observation/{key}": field for key, field in steps["observation"].items()}
+            return {
+                "frames": fields[FRAME],
+                "text": instruction.texts({instruction.path: fields[instruction.path][:1]})[0],
+                "position": position.numbers(fields),
                 "seed": tf.stack([tf.zeros_like(number), number]),
                 "episode": number,
                 "episode_id": episode[EPISODE_ID],
             }
-        )
+
+        return episode["steps"].batch(ALL_STEPS).map(columns)
 
     def example(episode: Episode) -> dict[str, tf.Tensor]:
         return {**ask(episode), "episode": episode["episode"], "episode_id": episode["episode_id"]}

@@ -44,7 +44,8 @@ RT_X_WEIGHTS: Mapping[str, float] = {
 }
 """Data set -> weight of RT-1-X's public training example.
 
-RT-2-X trains on the same twelve (RT-X, section V). The example has kuka and language_table, too, but leaves them out for their size.
+RT-2-X trains on the same twelve (RT-X, section V). The example has kuka and language_table, too,
+but leaves them out for their size.
 """
 
 

@@ -15,7 +15,8 @@ from rt2_jax.data.registration import robot_task
 from rt2_jax.data.rlds_reader import EPISODE_ID, rlds_source
 from rt2_jax.data.task_info import ROBOT_PROMPT
 
-_ALL_STEPS = 1 << 30
+ALL_STEPS = 1 << 30
+"""More than any episode has."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,16 @@ class StepsOfColumns:
 
     def _whole(self, episode: Mapping[str, Any]) -> tf.data.Dataset:
         fields = self._columns.fields
-        steps = episode["steps"]
-        self._check_has(fields, steps.element_spec)
-        steps = steps.map(lambda step: {path: _leaves(step)[path] for path in fields})
-        return steps.batch(_ALL_STEPS).map(
-            lambda steps: {**self.episode(steps), "episode_id": episode[EPISODE_ID]}
-        )
+        self._check_has(fields, episode["steps"].element_spec)
+
+        def columns(steps: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+            leaves = _leaves(steps)
+            read = self.episode({path: leaves[path] for path in fields})
+            return {**read, "episode_id": episode[EPISODE_ID]}
+
+        # No `map` before `batch`: TensorFlow would fuse the two and set up a place for every step of
+        # the largest batch.
+        return episode["steps"].batch(ALL_STEPS).map(columns)
 
     def _check_has(self, paths: Sequence[str], spec: Any) -> None:
         found = _leaves(spec)
