@@ -56,7 +56,7 @@ def rlds_source(
             if isinstance(feature, tfds.features.Image)
             and (fields is None or f"observation/{key}" in fields)
         }
-        decoders = {"steps": {"observation": images}}
+        decoders: Any = {"steps": {"observation": images}}
         if fields is not None:
             chosen = {**dict.fromkeys(features, True), "steps": _part(features["steps"], fields)}
             decoders = tfds.decode.PartialDecoding(chosen, decoders)
