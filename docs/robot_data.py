@@ -23,8 +23,16 @@ def page() -> str:
 
 
 def _table() -> list[str]:
-    lines = ["| data set | robot | Hz | space | views | other conventions | note, and what is missing |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    heads = (
+        "data set",
+        "robot",
+        "Hz",
+        "space",
+        "views",
+        "other conventions",
+        "note, what is missing",
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     return lines + [_line(name, row) for name, row in read_rows().items()]
 
 

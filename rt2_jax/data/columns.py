@@ -167,7 +167,7 @@ def euler_from_quaternion(column: tf.Tensor) -> tf.Tensor:
     yaw = tf.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
     # Where cos(pitch) vanishes only their sum or difference is known.
     locked = tf.abs(sine) > 1 - 1e-6
-    both = 2 * tf.sign(sine) * tf.atan2(x, w)
+    both = 2 * tf.atan2(x, w)
     return tf.stack(
         [tf.where(locked, both, roll), pitch, tf.where(locked, 0.0, yaw)],
         axis=1,

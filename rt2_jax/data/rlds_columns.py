@@ -111,8 +111,8 @@ class StepsOfColumns:
             read = self.episode({path: leaves[path] for path in fields})
             return {**read, "episode_id": episode[EPISODE_ID]}
 
-        # No `map` before `batch`: TensorFlow would fuse the two and set up a place for every step of
-        # the largest batch.
+        # No `map` before `batch`: TensorFlow would fuse the two and set up a place for every step
+        # of the largest batch.
         return episode["steps"].batch(ALL_STEPS).map(columns)
 
     def _check_has(self, paths: Sequence[str], spec: Any) -> None:

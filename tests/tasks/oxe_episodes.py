@@ -16,7 +16,7 @@ INSTRUCTION = "move the red star to the cup"
 GRIPPER = np.array([0.0, 1.0, -1.0, 0.5, 0.97, 0.03, 0.05, 0.0, 1.0, 0.3], np.float32)
 
 
-def picture(size=(4, 6)):
+def picture(size):
     file = io.BytesIO()
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(file, "PNG")
     return file.getvalue()
@@ -54,7 +54,8 @@ def raw_steps(name, row, length=8):
     if row.get("terminate", "").startswith("action[-1:]"):
         steps["action"][:, -1] = last
     for key in row["views"].values():
-        steps[f"observation/{key}"] = np.array([picture()] * length, object)
+        frame = picture(row.get("image_size", (4, 6)))
+        steps[f"observation/{key}"] = np.array([frame] * length, object)
     return steps
 
 
