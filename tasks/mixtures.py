@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import seqio
 
-from rt2_jax.tasks import bridge, photos, pictures, plans, questions, tabletop, web
+from rt2_jax.tasks import (
+    bridge,
+    oxe_mixtures,
+    photos,
+    pictures,
+    plans,
+    questions,
+    tabletop,
+    web,
+)
 
 # Importing these modules registers their tasks.
-__all__ = ["bridge", "photos", "pictures", "plans", "questions", "tabletop", "web"]
+__all__ = [
+    "bridge",
+    "oxe_mixtures",
+    "photos",
+    "pictures",
+    "plans",
+    "questions",
+    "tabletop",
+    "web",
+]
 
 ROBOT_SHARE = 0.5
 """RT-2-PaLI-X: about half of every batch are robot steps (RT-2, appendix B)."""

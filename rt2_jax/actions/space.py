@@ -12,12 +12,15 @@ import numpy as np
 from rt2_jax.actions.bounds import FixedBounds, QuantileBounds, bounds_rule_from_json
 from rt2_jax.actions.identity import check_keys, content_hash, differences
 
-FRAMES = ("base", "tool", "world", "joint", "none")
+# `as_recorded`: the data set doesn't say. Nothing is guessed; whoever executes such an action must
+# find out first.
+FRAMES = ("base", "tool", "world", "joint", "none", "as_recorded")
 REFERENCES = {
     "previous_target": "added to the previous target",
     "current_state": "added to the measured state",
     "chunk_start": "added to the state at the start of the chunk",
     "absolute": "absolute",
+    "as_recorded": "reference as recorded",
 }
 # Representation -> how many consecutive fields hold one rotation. rot6d comes in two layouts that
 # are easily mixed up: the two columns one after the other, or row by row.
@@ -30,6 +33,7 @@ ROTATIONS = {
     "quaternion_xyzw": 4,
     "rot6d_columns": 6,
     "rot6d_rows": 6,
+    "as_recorded": 3,
 }
 POLARITIES = ("high_is_open", "high_is_closed")
 # RT-1's mode index: level 0 ends the episode. RT-2's printed actions start with 1 and go on.
@@ -103,9 +107,11 @@ class ActionField:
         if self.levels is not None:
             return f"{self.name}: " + ", ".join(f"{i} = {x}" for i, x in enumerate(self.levels))
         words = [self.unit if self.unit != "1" else "ratio"]
-        words += [f"{self.frame} frame"] if self.frame != "none" else []
+        frame = self.frame.replace("_", " ")
+        words += [f"{frame} frame"] if self.frame != "none" else []
         words += [REFERENCES[self.reference]]
-        words += [self.rotation] if self.rotation else []
+        rotation = "rotation as recorded" if self.rotation == "as_recorded" else self.rotation
+        words += [rotation] if rotation else []
         words += [self.polarity.replace("_", " ")] if self.polarity else []
         return f"{self.name}: {', '.join(words)}, {self.bounds}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import seqio
@@ -14,6 +14,8 @@ from rt2_jax.data.registration import data_path
 from rt2_jax.data.task_info import RobotInfo
 
 Tensors = Mapping[str, Any]
+EPISODE_ID = "tfds_id"
+"""Of every episode: its split, file and number in the file, e.g. `toto-train.tfrecord-00002__7`."""
 
 
 class RldsSource(seqio.FunctionDataSource):
@@ -33,7 +35,11 @@ class RldsSource(seqio.FunctionDataSource):
 
 
 def rlds_source(
-    directory: str, splits: Mapping[str, str], *, recorded: RobotInfo | None = None
+    directory: str,
+    splits: Mapping[str, str],
+    *,
+    recorded: RobotInfo | None = None,
+    fields: Sequence[str] | None = None,
 ) -> RldsSource:
     """Episodes of a folder that `tfds.builder_from_directory` reads, in their order on disk.
 
@@ -43,6 +49,8 @@ def rlds_source(
       directory: the one with `features.json`; relative to `data_path`.
       splits: name -> split of the data set, e.g. `{"train": "train[:20]"}`.
       recorded: the robot that a recording of this project must be of; None for other data sets.
+      fields: paths below a step of all that is read; None for everything. Fields that the data set
+        doesn't have are left to whoever wants them.
     """
 
     def episodes(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
@@ -57,20 +65,38 @@ def rlds_source(
             space = read_recording(path).info.action_space
             recorded.action_space.check_same(space, str(path))
         builder = tfds.builder_from_directory(path)
+        features = builder.info.features
         images = {
             key: tfds.decode.SkipDecoding()
-            for key, feature in builder.info.features["steps"]["observation"].items()
+            for key, feature in features["steps"]["observation"].items()
             if isinstance(feature, tfds.features.Image)
+            and (fields is None or f"observation/{key}" in fields)
         }
+        decoders: Any = {"steps": {"observation": images}}
+        if fields is not None:
+            chosen = {**dict.fromkeys(features, True), "steps": _part(features["steps"], fields)}
+            decoders = tfds.decode.PartialDecoding(chosen, decoders)
         return builder.as_dataset(
             split=splits[split],
             shuffle_files=shuffle_files,
-            decoders={"steps": {"observation": images}},
+            decoders=decoders,
             # Files one after the other, so that episodes have one order.
-            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=True),
         )
 
     return RldsSource(episodes, directory, splits)
+
+
+def _part(features: Any, fields: Sequence[str]) -> dict[str, Any]:
+    """The fields of nested features, as `PartialDecoding` wants them."""
+    part: dict[str, Any] = {}
+    for key, feature in features.items():
+        below = [field[len(key) + 1 :] for field in fields if field.startswith(f"{key}/")]
+        if key in fields:
+            part[key] = True
+        elif below and isinstance(feature, tfds.features.FeaturesDict):
+            part[key] = _part(feature, below)
+    return part
 
 
 def steps_of_episodes(
