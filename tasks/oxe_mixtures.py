@@ -9,24 +9,16 @@ from collections.abc import Mapping
 import seqio
 
 # Importing these modules registers the tasks that the mixtures name.
-from rt2_jax.tasks import language_table, oxe, photos, rt1
+from rt2_jax.data.resolve import find_tasks
+from rt2_jax.tasks import language_table, oxe, rt1, web
 
-__all__ = ["language_table", "photos", "rt1"]
+__all__ = ["language_table", "rt1", "web"]
 
 PUBLISHED = pathlib.Path(__file__).with_name("oxe_mixtures.toml")
 
 PALIX_ROBOT_SHARE = 0.5
 PALME_ROBOT_SHARE = 0.66
 """RT-2, appendix B."""
-
-PALME_WEB_WEIGHTS: Mapping[str, float] = {
-    "coco_captions": 1,
-    "vqa_v2": 1,
-}
-"""Task -> weight in PaLM-E's mixture (PaLM-E, table 6), of those that are registered.
-
-Not yet here: WebLI 100, VQ2A 25, CC3M 25, VQG 10, object-aware 10, OK-VQA 1, Wikipedia text 1.
-"""
 
 RT_X_WEIGHTS: Mapping[str, float] = {
     "fractal20220817_data": 150,
@@ -82,15 +74,16 @@ def _add(name: str, *parts: tuple[float, list[tuple[str, float]]]) -> None:
 
 
 _RT1 = [("rt1", 1.0)]
-_PHOTOS = [("coco_captions", 1.0), ("vqa_v2", 1.0)]
-_PALME_WEB = list(PALME_WEB_WEIGHTS.items())
+_PALIX_WEB, _PALME_WEB = (
+    [(task.name, share) for task, share in find_tasks(name)] for name in ("palix_web", "palme_web")
+)
 _RT_X = [(oxe.task_name(name), weight) for name, weight in RT_X_WEIGHTS.items()]
 _BOTH_TABLES = ("language_table", "language_table_sim")
 
-_add("rt2_palix", (PALIX_ROBOT_SHARE, _RT1), (1 - PALIX_ROBOT_SHARE, _PHOTOS))
+_add("rt2_palix", (PALIX_ROBOT_SHARE, _RT1), (1 - PALIX_ROBOT_SHARE, _PALIX_WEB))
 _add("rt2_palme", (PALME_ROBOT_SHARE, _RT1), (1 - PALME_ROBOT_SHARE, _PALME_WEB))
 # About one to one with the web (RT-X, section IV).
-_add("rt2_x", (0.5, _RT_X), (0.5, _PHOTOS))
+_add("rt2_x", (0.5, _RT_X), (0.5, _PALIX_WEB))
 # RT-2 doesn't give these shares: half are actions, half the four kinds of questions.
 _add(
     "language_table",

@@ -22,13 +22,14 @@ def test_the_robots_share_is_the_papers(name, robot):
     assert found == pytest.approx(robot)
 
 
-def test_palmes_web_side_has_its_published_weights():
-    found = shares("rt2_palme")
-    web = {name: share for name, share in found.items() if name != "rt1"}
-    assert set(web) == set(oxe_mixtures.PALME_WEB_WEIGHTS)
-    total = sum(oxe_mixtures.PALME_WEB_WEIGHTS.values())
-    for name, weight in oxe_mixtures.PALME_WEB_WEIGHTS.items():
-        assert web[name] == pytest.approx(0.34 * weight / total)
+@pytest.mark.parametrize(
+    ("name", "web", "share"),
+    [("rt2_palix", "palix_web", 0.5), ("rt2_palme", "palme_web", 0.34), ("rt2_x", "palix_web", 0.5)],
+)
+def test_the_web_side_is_the_backbones(name, web, share):
+    found = {task: each for task, each in shares(name).items() if not task.startswith(("rt1", "oxe_"))}
+    expected = {task: share * each for task, each in shares(web).items()}
+    assert found == pytest.approx(expected)
 
 
 def test_rt2_x_is_made_of_the_papers_twelve_data_sets():
