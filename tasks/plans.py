@@ -8,7 +8,7 @@ from rt2_jax.tasks import bridge, tabletop
 # Importing these modules registers their tasks.
 __all__ = ["bridge", "tabletop"]
 
-# Their demonstrations hold a plan of each step; places end it, so nothing is put behind it.
+# Their demonstrations hold a plan of each step; numbers end it, so no full stop is put behind it.
 for _skill in ("reach", "push"):
     with_plans(
         f"rt2_tabletop_{_skill}",

@@ -14,7 +14,7 @@ from rt2_jax.data.task_info import RobotInfo
 from rt2_jax.sim.simulation import EMBODIMENT, STATE_FIELDS, TABLETOP_ACTIONS
 from rt2_jax.sim.world import WORKSPACE
 
-DIRECTORY = "rt2_tabletop/1.0.0"
+DIRECTORY = "rt2_tabletop/2.0.0"
 STATE_BOUNDS = dict(zip(STATE_FIELDS, WORKSPACE, strict=False))
 """Of the tip: the workspace. Plans name places by the same parts of it."""
 

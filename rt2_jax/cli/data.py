@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from rt2_jax.cli.data_check import add_check
+from rt2_jax.cli.data_progress import reading
 from rt2_jax.cli.data_reports import add_reports
 
 _BUILT_IN = "rt2_jax.tasks.mixtures"
@@ -103,13 +104,13 @@ def _cache(args: argparse.Namespace) -> None:
     from rt2_jax.data.resolve import find_tasks
 
     for task, _ in find_tasks(args.name):
-        with _progress(task.name) as report:
+        with reading("cache") as report:
             info = cache_task(
                 task,
                 args.cache_dir,
                 split=args.split,
                 shard_steps=args.shard_steps,
-                report=report,
+                report=functools.partial(report, task.name),
             )
         size = sum(info.shard_bytes) / 1e6
         print(
@@ -125,18 +126,9 @@ def _to_rlds(args: argparse.Namespace) -> None:
     from rt2_jax.data.rlds_export import export_rlds
 
     for task, _ in find_tasks(args.name):
-        with _progress(task.name) as report:
-            path = export_rlds(task, args.out, report=report)
+        with reading("to-rlds") as report:
+            path = export_rlds(task, args.out, report=functools.partial(report, task.name))
         print(path)
-
-
-@contextlib.contextmanager
-def _progress(name: str) -> Iterator[Callable[[int], None]]:
-    """Shows how many steps are done; their number is not known before."""
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"{name}: reading") as status:
-        yield lambda steps: status.update(f"{name}: {steps} steps done")
 
 
 def _resolve(args: argparse.Namespace) -> None:

@@ -96,6 +96,7 @@ def _planned(args: argparse.Namespace) -> tuple[PlannedRun, str]:
         **planned,
         horizon=config.codec.horizon,
         plan_length=config.plan_length,
+        state_numbers=len(config.state_fields),
         source_weights=dict(config.source_weights),
     )
     return run, config.vocabulary

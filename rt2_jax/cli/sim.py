@@ -50,7 +50,7 @@ def _add_record(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "record",
         help="record demonstrations into an RLDS data set",
-        description="Records demonstrations into OUT/rt2_tabletop/1.0.0, which "
+        description="Records demonstrations into OUT/rt2_tabletop/2.0.0, which "
         "tfds.builder_from_directory reads. The same command continues an interrupted recording.",
     )
     parser.add_argument("--out", required=True, help="folder; made if need be")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import heapq
 import itertools
@@ -69,7 +70,7 @@ def cache_task(
     if split not in task.splits:
         raise ValueError(f"task {task.name!r} has no split {split!r}; it has {list(task.splits)}")
     root = pathlib.Path(root)
-    info = step_format(task).info
+    info = dataclasses.replace(step_format(task).info, loss_weight=1.0)  # no part of a cache
     final = cache_directory(root, task.name, split)
     plan = json.loads(json.dumps({"task": info.to_json(), "shard_steps": shard_steps}))
     if final.exists():

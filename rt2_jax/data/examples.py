@@ -59,17 +59,24 @@ class TaskExamples:
                     f"{self._name} has the views {list(self._task.views)}, none of which is in the "
                     f"model's image slots {list(slots)}"
                 )
-            if (state_text is None) == bool(inputs.spec.state_fields):
+            wanted = (inputs.spec.state_fields, inputs.spec.state_bins)
+            written = ((), wanted[1])
+            if state_text is not None:
+                written = (state_text.fields, state_text.bins)
+            if written != wanted:
                 raise ValueError(
-                    f"{self._name}: the model reads the state {list(inputs.spec.state_fields)}, "
-                    f"and its examples are written with {state_text}"
+                    f"{self._name}: the model reads the state {list(wanted[0])} in {wanted[1]} "
+                    f"bins, and its examples are written with {list(written[0])} in {written[1]}"
                 )
         self._check_lengths()
 
     def _check_lengths(self) -> None:
         """Encodes what is longest, so that nothing is found too long in the middle of a run."""
         info = self._cache.info
-        before = "" if self._state_text is None else f"{self._state_text.longest} "
+        before = ""
+        if self._state_text is not None:
+            encode = self._inputs.tokenizer.encode
+            before = self._state_text.longest(lambda number: len(encode(number))) + " "
         for text in info.longest_texts:
             prompt = before + self._task.fill_prompt(text)
             self._inputs.observe({}, prompt, robot=False, where=self._name)

@@ -231,8 +231,10 @@ def lerobot_task(
     splits: Mapping[str, str | Sequence[int]],
     *,
     embodiment: str,
+    state_bounds: Mapping[str, tuple[float, float]] | None = None,
     prompt: str = ROBOT_PROMPT,
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
+    loss_weight: float = 1.0,
 ) -> seqio.Task:
     """Registers a LeRobot data set as a robot task; views, state and sizes are those of `steps`.
 
@@ -241,7 +243,9 @@ def lerobot_task(
       steps: what of the data set becomes a step.
       splits: as in `lerobot_source`.
       embodiment: the robot.
+      state_bounds: as in `robot_task`.
       prompt: of the model.
+      loss_weight: as in `robot_task`.
       preprocessors: SeqIO's, from these steps to others of the same fields.
 
     Raises:
@@ -255,7 +259,9 @@ def lerobot_task(
         views=tuple(steps.cameras),
         read_from=steps.folder,
         state_fields=steps.state_fields,
+        state_bounds=state_bounds,
         image_size=steps.image_size,
         prompt=prompt,
         preprocessors=preprocessors,
+        loss_weight=loss_weight,
     )

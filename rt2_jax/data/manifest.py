@@ -54,7 +54,7 @@ class Manifest:
       split: of its tasks.
       tasks: in the mixture's order.
       statistics: of each (embodiment, action space) in it.
-      state_ranges: of each (embodiment, names of its state's numbers) in it.
+      state_ranges: of each (embodiment, action space, names of the state's numbers) in it.
 
     Raises:
       KeyError, ValueError: the statistics of a robot task are missing or of another space.
@@ -92,12 +92,13 @@ class Manifest:
         """
         if not fields or info.robot is None:
             return None
-        key = (info.robot.embodiment, info.robot.state_fields)
+        robot = info.robot
+        key = (robot.embodiment, robot.action_space.name, robot.state_fields)
         for entry in self.state_ranges:
-            if (entry.embodiment, entry.fields) == key:
+            if (entry.embodiment, entry.space, entry.fields) == key:
                 return StateText(entry, tuple(fields), bins)
         raise KeyError(
-            f"task {info.name!r}: its robot {key[0]!r} declares the state {list(key[1])}, of which "
+            f"task {info.name!r}: its robot {key[0]!r} declares the state {list(key[2])}, of which "
             f"mixture {self.mixture!r} has no ranges, so {list(fields)} cannot be written; "
             "declare state_fields at registration, or leave the state out of the prompt"
         )
@@ -205,16 +206,29 @@ def mixture_statistics(caches: list[StepCache]) -> StatisticsTable:
 
 
 def mixture_state_ranges(caches: list[StepCache]) -> tuple[StateRanges, ...]:
-    """Ranges of each (embodiment, names of its state's numbers), over all tasks that share it."""
-    groups: dict[tuple[str, tuple[str, ...]], list[StepCache]] = {}
+    """Ranges of each (embodiment, action space, names of its state), over all tasks that share it.
+
+    Raises:
+      ValueError: two tasks that share it declare different bounds.
+    """
+    groups: dict[tuple[str, str, tuple[str, ...]], list[StepCache]] = {}
     for cache in caches:
         robot = cache.info.task.robot
         if robot is not None and robot.state_fields:
-            groups.setdefault((robot.embodiment, robot.state_fields), []).append(cache)
+            key = (robot.embodiment, robot.action_space.name, robot.state_fields)
+            groups.setdefault(key, []).append(cache)
     entries = []
     for group in groups.values():
-        robot = group[0].info.task.robot
-        assert robot is not None
-        states = np.concatenate([cache.states() for cache in group])
-        entries.append(StateRanges.compute(robot, states))
+        robots = [cache.info.task.robot for cache in group]
+        first = robots[0]
+        assert first is not None
+        for cache, robot in zip(group, robots, strict=True):
+            assert robot is not None
+            if robot.state_bounds != first.state_bounds:
+                raise ValueError(
+                    f"tasks {group[0].info.task.name!r} and {cache.info.task.name!r} are of one "
+                    f"robot and declare different state_bounds: {first.state_bounds} and "
+                    f"{robot.state_bounds}"
+                )
+        entries.append(StateRanges.compute(first, np.concatenate([c.states() for c in group])))
     return tuple(entries)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rt2_jax.data.cache import StepCache
+from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer
 
@@ -27,7 +28,8 @@ class PlannedRun:
       decoder_length: likewise of answers.
       horizon: K, actions in one answer.
       plan_length: tokens for a robot's plan; 0 for none.
-      source_weights: of the loss, by task.
+      state_numbers: of a robot's state, written before its prompt.
+      source_weights: of the loss, by task, where it is not what the task declares.
     """
 
     steps: int | None = None
@@ -36,7 +38,14 @@ class PlannedRun:
     decoder_length: int | None = None
     horizon: int = 1
     plan_length: int = 0
+    state_numbers: int = 0
     source_weights: Mapping[str, float] = field(default_factory=dict)
+
+    def state_tokens(self, tokenizer: Tokenizer) -> int:
+        """How many tokens a robot's state takes (of numbers that are one token each)."""
+        if not self.state_numbers:
+            return 0
+        return len(tokenizer.encode(f"State: {' '.join('0' * self.state_numbers)}."))
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "encoder_length", "decoder_length"):
@@ -176,7 +185,9 @@ def report_mixture(
     assert run.encoder_length is not None and run.decoder_length is not None
     shares = np.array([share for _, share in found])
     counted = np.array([each.counted.mean() for each in lengths])
-    weights = np.array([run.source_weights.get(task.name, 1.0) for task, _ in found])
+    weights = np.array(
+        [run.source_weights.get(task.name, step_format(task).info.loss_weight) for task, _ in found]
+    )
     tokens, loss = shares * counted, shares * counted * weights
     tasks = []
     for i, (cache, each) in enumerate(zip(caches, lengths, strict=True)):
@@ -229,7 +240,8 @@ def _measure(cache: StepCache, tokenizer: Tokenizer, run: PlannedRun) -> _Length
         targets = counted = [count(step.target) for step in sampled]
         longest = max(map(count, cache.info.longest_targets))
     else:
-        prompts = [count(info.fill_prompt(step.text.strip())) for step in sampled]
+        before = run.state_tokens(tokenizer)
+        prompts = [count(info.fill_prompt(step.text.strip())) + before for step in sampled]
         action = run.horizon * robot.action_space.dimension + 1
         longest = action + run.plan_length
         targets = [longest] * len(sampled)
@@ -238,7 +250,8 @@ def _measure(cache: StepCache, tokenizer: Tokenizer, run: PlannedRun) -> _Length
         np.array(prompts),
         np.array(targets),
         np.array(counted),
-        max(count(info.fill_prompt(text)) for text in cache.info.longest_texts),
+        max(count(info.fill_prompt(text)) for text in cache.info.longest_texts)
+        + (run.state_tokens(tokenizer) if robot else 0),
         longest,
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 from rt2_jax.actions.identity import check_keys
 from rt2_jax.actions.space import ActionSpace
 
-VERSION = "1.0.0"  # of the fields and their meaning
+VERSION = "2.0.0"  # of the fields and their meaning
 IMAGE_FORMATS: Mapping[str, Mapping[str, Any]] = {
     "png": {"compress_level": 6},
     "jpeg": {"quality": 95, "subsampling": 0},

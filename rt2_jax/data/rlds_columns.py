@@ -201,8 +201,10 @@ def rlds_task(
     embodiment: str,
     action_space: ActionSpace,
     state_fields: Sequence[str] = (),
+    state_bounds: Mapping[str, tuple[float, float]] | None = None,
     image_size: tuple[int, int] | None = None,
     prompt: str = ROBOT_PROMPT,
+    loss_weight: float = 1.0,
 ) -> seqio.Task:
     """Registers an RLDS data set by its columns; nothing is read.
 
@@ -214,8 +216,10 @@ def rlds_task(
       embodiment: the robot; with the action space it is the key of the statistics.
       action_space: of the columns' numbers.
       state_fields: names of the numbers of `columns.state`.
+      state_bounds: as in `robot_task`.
       image_size: (height, width) of every picture; None for any.
       prompt: of the model.
+      loss_weight: as in `robot_task`.
 
     Raises:
       ValueError: the name is registered already, or what `TaskInfo` refuses.
@@ -227,9 +231,11 @@ def rlds_task(
         action_space=action_space,
         views=list(columns.views),
         state_fields=state_fields,
+        state_bounds=state_bounds,
         image_size=image_size,
         read_from=directory,
         prompt=prompt,
+        loss_weight=loss_weight,
         preprocessors=[
             StepsOfColumns(
                 name, columns, action_width=action_space.dimension, state_width=len(state_fields)

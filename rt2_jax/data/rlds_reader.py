@@ -62,8 +62,13 @@ def rlds_source(
                 "RT2_DATA_DIR to the folder above"
             )
         if recorded is not None:
-            space = read_recording(path).info.action_space
-            recorded.action_space.check_same(space, str(path))
+            info = read_recording(path).info
+            recorded.action_space.check_same(info.action_space, str(path))
+            if recorded.state_fields != info.state_fields:
+                raise ValueError(
+                    f"{path}: its state is {list(info.state_fields)}, expected "
+                    f"{list(recorded.state_fields)}"
+                )
         builder = tfds.builder_from_directory(path)
         features = builder.info.features
         images = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from rt2_jax.actions.identity import check_keys
 from rt2_jax.data.task_info import RobotInfo, TaskInfo
 
 _RANGE_FLOOR = 0.01
-_KEYS = ("embodiment", "fields", "count", "low", "high")
+_KEYS = ("embodiment", "space", "fields", "count", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class StateRanges:
 
     Attributes:
       embodiment: the robot.
+      space: the name of its action space: as with actions, the data sets that have both in common
+        have one meaning.
       fields: names of the state's numbers.
       count: of the states that were looked at.
       low: of each field.
@@ -34,6 +36,7 @@ class StateRanges:
     """
 
     embodiment: str
+    space: str
     fields: tuple[str, ...]
     count: int
     low: tuple[float, ...]
@@ -42,7 +45,8 @@ class StateRanges:
     def __post_init__(self) -> None:
         low, high = np.array(self.low), np.array(self.high)
         shape = (len(self.fields),)
-        if self.count < 1 or low.shape != shape or high.shape != shape or not np.all(low < high):
+        fits = low.shape == high.shape == shape and np.isfinite([low, high]).all()
+        if self.count < 1 or not fits or not np.all(low < high):
             raise ValueError(
                 f"state ranges of {self.embodiment!r}: found {self.count} states and ranges "
                 f"{self.low} to {self.high}, expected some, and a low below its high for each of "
@@ -58,12 +62,14 @@ class StateRanges:
         for name, least, most in robot.state_bounds:
             index = robot.state_fields.index(name)
             low[index], high[index] = least, most
-        fields, count = robot.state_fields, len(states)
-        return cls(robot.embodiment, fields, count, tuple(low.tolist()), tuple(high.tolist()))
+        ranges = tuple(low.tolist()), tuple(high.tolist())
+        return cls(
+            robot.embodiment, robot.action_space.name, robot.state_fields, len(states), *ranges
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal value back."""
-        return {name: getattr(self, name) for name in ("embodiment", "count")} | {
+        return {name: getattr(self, name) for name in ("embodiment", "space", "count")} | {
             name: list(getattr(self, name)) for name in ("fields", "low", "high")
         }
 
@@ -130,10 +136,31 @@ class StateText:
         parts = np.floor((state[chosen].astype(np.float64) - low) / (high - low) * self.bins)
         return self._say(np.clip(parts, 0, self.bins - 1).astype(int).tolist())
 
-    @property
-    def longest(self) -> str:
-        """A text with the largest numbers everywhere."""
-        return self._say([self.bins - 1] * len(self.fields))
+    def longest(self, count: Callable[[str], int]) -> str:
+        """A text with the number of the most tokens everywhere; `count` says how many one has."""
+        number = max(range(self.bins), key=lambda number: count(str(number)))
+        return self._say([number] * len(self.fields))
+
+    def outside(self, state: np.ndarray, where: str) -> tuple[str, ...]:
+        """The fields whose number is outside its range, and is written as the range's end.
+
+        Raises:
+          ValueError: one is so far outside, by more than the range's width, that it must be of
+            another unit or order.
+        """
+        names = []
+        for name in self.fields:
+            index = self.ranges.fields.index(name)
+            low, high = self.ranges.low[index], self.ranges.high[index]
+            value = float(state[index])
+            if not 2 * low - high <= value <= 2 * high - low:
+                raise ValueError(
+                    f"{where}: state {name!r} is {value:g}, but in training it was {low:g} to "
+                    f"{high:g}: is it of another unit, or at another place of the state?"
+                )
+            if not low <= value <= high:
+                names.append(name)
+        return tuple(names)
 
     def _say(self, numbers: Sequence[int]) -> str:
         return f"State: {' '.join(map(str, numbers))}."

@@ -38,7 +38,8 @@ class RobotInfo:
 
     def __post_init__(self) -> None:
         for name, low, high in self.state_bounds:
-            if name not in self.state_fields or not low < high:
+            finite = float("-inf") < low < high < float("inf")
+            if name not in self.state_fields or not finite:
                 raise ValueError(
                     f"robot {self.embodiment!r}: found state_bounds {low} to {high} of {name!r}, "
                     f"expected a rising range of one of {list(self.state_fields)}"

@@ -157,7 +157,7 @@ def _evaluate(plan: DemoPlan, policies: Sequence[Policy]) -> None:
 
 
 def _recording(folder: pathlib.Path) -> pathlib.Path:
-    return folder / "data" / "rt2_tabletop" / "1.0.0"
+    return folder / "data" / "rt2_tabletop" / "2.0.0"
 
 
 @contextlib.contextmanager

@@ -243,8 +243,9 @@ class PolicyEngine:
 
         Returns:
           For each: `actions` float32 [K, D] in native units, `tokens` int32 [K * D], `levels`
-          int32 [K, D], `plan` (in words, "" for none), `score` (log-probability of the tokens), and
-          `unused`, the names of inputs that the model does not read.
+          int32 [K, D], `plan` (in words, "" for none), `score` (log-probability of the tokens),
+          `unused`, the names of inputs that the model does not read, and `state_outside`, those of
+          the state's numbers that are outside the range that training saw.
 
         Raises:
           TypeError, KeyError, ValueError: an observation that the model cannot read, or weights
@@ -268,11 +269,16 @@ class PolicyEngine:
             )
             for observation, where in zip(observations, names, strict=True)
         ]
+        writer = self.description.state_text(task)
+        outside = [
+            () if writer is None else writer.outside(observation.state, where)
+            for observation, where in zip(observations, names, strict=True)
+        ]
         plans, tokens, scores = self.decode_actions(examples, task)
         codec = self.action_tokens(task)
         results = []
-        for observation, where, plan, row, score in zip(
-            observations, names, plans, tokens, scores, strict=True
+        for number, (observation, where, plan, row, score) in enumerate(
+            zip(observations, names, plans, tokens, scores, strict=True)
         ):
             levels = codec.from_ids(row.tolist(), self._inputs.tokenizer.id_to_piece)
             result = {
@@ -282,6 +288,7 @@ class PolicyEngine:
                 "plan": plan,
                 "score": float(score),
                 "unused": self._unused(observation, task),
+                "state_outside": outside[number],
             }
             check_policy_output(codec.codec.space, result, where)
             results.append(result)

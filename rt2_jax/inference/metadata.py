@@ -30,6 +30,7 @@ def describe_task(description: RunDescription, task: TaskInfo) -> dict[str, Any]
         "camera_size": list(task.image_size) if task.image_size else None,
         "state_fields": list(task.robot.state_fields) if spec.state_fields else [],
         "state_read": list(spec.state_fields),
+        "state_ranges": _state_ranges(description, task),
         "image_slots": [list(slot) for slot in spec.image_slots],
         "image_size": list(spec.image_size),
         "action_space": space.to_json(),
@@ -42,3 +43,13 @@ def describe_task(description: RunDescription, task: TaskInfo) -> dict[str, Any]
         "control_rate_hz": space.control_rate_hz,
         "vocabulary_hash": description.tokenizer.hash,
     }
+
+
+def _state_ranges(description: RunDescription, task: TaskInfo) -> dict[str, list[float]]:
+    """Name -> low and high of what is read of the state, in the data set's units."""
+    writer = description.state_text(task)
+    if writer is None:
+        return {}
+    ranges = writer.ranges
+    at = {name: ranges.fields.index(name) for name in writer.fields}
+    return {name: [ranges.low[index], ranges.high[index]] for name, index in at.items()}

@@ -41,10 +41,10 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 @jax.custom_vjp
 def add_bias(logits: jax.Array, bias: jax.Array) -> jax.Array:
-    """`logits + bias`: [B, ...] and [B or 1, ...] -> [B, ...].
+    """`logits + bias`: [B, ...] and [B or 1, ...] of the same rank -> [B, ...].
 
-    The gradient of a bias that all rows share is summed by a product with ones: XLA's sum over the
-    first axis is slower on CPUs than the attention that it belongs to.
+    On CPUs the gradient of a bias that all rows share is summed by a product with ones: XLA's sum
+    over the first axis takes longer there than the attention that it belongs to.
     """
     return logits + bias
 
@@ -56,8 +56,16 @@ def _add_forward(logits: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Arr
 def _add_backward(bias: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     if bias.shape == gradient.shape:
         return gradient, gradient
-    ones = lax.optimization_barrier(jnp.ones((1, len(gradient)), gradient.dtype))
-    return gradient, jnp.tensordot(ones, gradient, axes=1)
+    return gradient, lax.platform_dependent(gradient, cpu=_sum_by_product, default=_sum)
+
+
+def _sum_by_product(x: jax.Array) -> jax.Array:
+    ones = lax.optimization_barrier(jnp.ones((1, len(x)), x.dtype))
+    return jnp.tensordot(ones, x, axes=1)
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    return jnp.sum(x, axis=0, keepdims=True)
 
 
 add_bias.defvjp(_add_forward, _add_backward)

@@ -164,8 +164,13 @@ class PolicyApp:
         }
         if previous_ms is not None:
             timing["prev_total_ms"] = previous_ms
-        unread = [f"the policy does not read {name}" for name in answer.result.get("unused", ())]
-        warnings = [each for each in (*request.warnings, *unread) if each not in told]
+        result = answer.result
+        said = [f"the policy does not read {name}" for name in result.get("unused", ())]
+        said += [
+            f"state {name!r} is outside the range that training saw"
+            for name in result.get("state_outside", ())
+        ]
+        warnings = [each for each in (*request.warnings, *said) if each not in told]
         for warning in warnings:
             told.add(warning)
             _LOG.warning("%s: %s", name, warning)

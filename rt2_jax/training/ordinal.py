@@ -40,8 +40,7 @@ def level_waves(count: int, width: int) -> np.ndarray:
 
     The waves' lengths grow geometrically, as those of positions (Vaswani et al. 2017, section 3.5).
     """
-    lengths = np.geomspace(*_WAVES, width // 2)
+    lengths = np.geomspace(*_WAVES, (width + 1) // 2)
     angles = 2 * np.pi * np.arange(count)[:, None] / lengths
-    return np.sqrt(2).astype(np.float32) * np.concatenate(
-        [np.sin(angles), np.cos(angles)], axis=1
-    ).astype(np.float32)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width]
+    return (np.sqrt(2) * waves).astype(np.float32)

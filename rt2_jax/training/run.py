@@ -251,6 +251,11 @@ def prepare(config: RunConfig) -> Run:
     examples = mixture_examples(
         manifest, caches, ModelInputs(inputs, tokenizer), config.codec, vocabulary
     )
+    if config.ordinal_action_tokens and not integers:
+        raise ValueError(
+            f"RunConfig.ordinal_action_tokens: mixture {manifest.mixture!r} has no robot, so there "
+            "are no action tokens; leave it out"
+        )
     example = examples[0].example(0)
     description = RunDescription(
         model=config.model,
@@ -430,10 +435,13 @@ def _new_state(run: Run) -> TrainState:
     if run.initial_checkpoint is not None:
         state = state.replace(params=restore_params(run.initial_checkpoint, abstract))
     vocabulary = run.description.action_vocabulary
-    if run.config.ordinal_action_tokens and vocabulary is not None:
+    if run.config.ordinal_action_tokens:
+        assert vocabulary is not None  # `prepare` has seen to it
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         order = jax.jit(
-            lambda params: order_action_tokens(params, vocabulary.ids), out_shardings=shardings
+            lambda params: order_action_tokens(params, vocabulary.ids),
+            out_shardings=shardings,
+            donate_argnums=0,
         )
         state = state.replace(params=order(state.params))
     return state

@@ -64,7 +64,7 @@ def test_list_tells_tasks_mixtures_and_where_data_would_be_read(rt2_data, capsys
     assert rt2_data("list", "--data-dir", tmp_path / "d", "--module", "my_tasks") == 0
     printed = capsys.readouterr().out
     assert "not on this disk, would be read from" in printed
-    assert str(tmp_path / "d/rt2_tabletop/1.0.0") in printed
+    assert str(tmp_path / "d/rt2_tabletop/2.0.0") in printed
     assert "robot widowx, action space bridge (8 fields, 5 Hz, bounds from statistics)" in printed
     assert "task my_robot: splits train" in printed
     assert "mixture my_mixture: my_robot 100.0%" in printed

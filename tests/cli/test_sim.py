@@ -30,7 +30,7 @@ def recorded(tmp_path_factory):
     out = tmp_path_factory.mktemp("recorded")
     words = ("--policy", "do_nothing", "--episodes", 2, "--size", 8, "--width", 10, "--jobs", 1)
     command = ("record", *words, "--image_format", "jpeg", "--cameras", "front,top", "--out", out)
-    return command, rt2_sim(*command), out / "rt2_tabletop" / "1.0.0"
+    return command, rt2_sim(*command), out / "rt2_tabletop" / "2.0.0"
 
 
 def test_list_names_everything_that_can_be_asked_for(capsys):

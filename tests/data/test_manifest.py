@@ -51,12 +51,26 @@ def test_a_tasks_loss_weight_is_in_the_manifest_and_not_in_the_cache(web, tmp_pa
     manifest = resolve_mixture("cups", tmp_path)
     assert (plain.tasks[0].info.loss_weight, manifest.tasks[0].info.loss_weight) == (1.0, 0.25)
     assert plain.tasks[0].cache_hash == manifest.tasks[0].cache_hash
+    assert cache_task(seqio.TaskRegistry.get("cups"), tmp_path).hash == plain.tasks[0].cache_hash
     assert load_manifest(manifest_path(tmp_path, "cups", "train")).hash == manifest.hash
     assert plain.hash != manifest.hash
     with pytest.raises(
         ValueError, match="'dull': found loss_weight -1.0, expected a number from 0"
     ):
         web("dull", loss_weight=-1.0)
+
+
+def test_tasks_of_one_robot_share_the_ranges_of_its_state(robot, tmp_path):
+    for name, steps in (("arm_a", robot_steps()), ("arm_b", robot_steps(seed=1))):
+        cache_task(robot(name, steps), tmp_path)
+    cache_task(robot("arm_c", state_bounds={"x": (0.0, 2.0)}), tmp_path)
+    seqio.MixtureRegistry.add("arms", ["arm_a", "arm_b"], default_rate=1.0)
+    [ranges] = resolve_mixture("arms", tmp_path).state_ranges
+    assert (ranges.embodiment, ranges.space, ranges.fields) == ("arm", "test_arm", ("x", "y"))
+    assert ranges.count == 2 * len(robot_steps())
+    seqio.MixtureRegistry.add("others", ["arm_a", "arm_c"], default_rate=1.0)
+    with pytest.raises(ValueError, match="'arm_a' and 'arm_c' are of one robot and declare diff"):
+        resolve_mixture("others", tmp_path)
 
 
 def test_one_space_name_for_two_spaces_is_refused(robot, tmp_path):

@@ -217,7 +217,7 @@ def test_shards_are_whole_or_missing_and_the_folder_is_unfinished_until_the_end(
     assert again.missing_shards() == [1, 2]
     assert not again.directory.exists()
     with pytest.raises(ValueError, match="unfinished recording; run the command that began"):
-        read_recording(tmp_path / "test_arm" / "1.0.0.incomplete")
+        read_recording(tmp_path / "test_arm" / "2.0.0.incomplete")
     again.write_shard(1, [example, example])
     again.write_shard(2, [example])
     directory = again.finish().directory
@@ -227,7 +227,7 @@ def test_shards_are_whole_or_missing_and_the_folder_is_unfinished_until_the_end(
 
 def test_there_is_one_writer_of_a_recording_at_a_time(tmp_path):
     first = RecordingWriter(tmp_path, INFO)
-    with pytest.raises(OSError, match="another process is recording .*1.0.0; wait until it has"):
+    with pytest.raises(OSError, match="another process is recording .*2.0.0; wait until it has"):
         RecordingWriter(tmp_path, INFO)
     RecordingWriter(tmp_path / "elsewhere", INFO)
     first.close()
@@ -303,7 +303,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 def test_a_folder_with_something_else_is_not_touched(tmp_path):
-    other = tmp_path / "test_arm" / "1.0.0.incomplete"
+    other = tmp_path / "test_arm" / "2.0.0.incomplete"
     other.mkdir(parents=True)
     (other / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match="no recording of this package"):
@@ -329,7 +329,7 @@ def test_a_data_set_that_somebody_else_made_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(version="9.0.0"), "version '9.0.0', this package reads '1.0.0'"),
+        (lambda data: data.update(version="9.0.0"), "version '9.0.0', this package reads '2.0.0'"),
         (lambda data: data["rt2_recording"].pop("origin"), r"missing keys \['origin'\]"),
         (
             lambda data: data["rt2_recording"]["action_space"].update(control_rate_hz=10),

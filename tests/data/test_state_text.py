@@ -19,7 +19,7 @@ SPACE = rt2_action_space(
     control_rate_hz=5.0,
 )
 ROBOT = RobotInfo("arm", SPACE, ("x", "y", "z"))
-RANGES = StateRanges("arm", ("x", "y", "z"), 9, (0.0, -1.0, 5.0), (1.0, 1.0, 5.5))
+RANGES = StateRanges("arm", "test_arm", ("x", "y", "z"), 9, (0.0, -1.0, 5.0), (1.0, 1.0, 5.5))
 
 
 def numbers(text):
@@ -50,14 +50,32 @@ def test_ranges_are_quantiles_and_what_never_moves_has_one_too():
 
 def test_the_longest_text_is_known_before_any_state():
     text = StateText(RANGES, ("x", "y"), 200)
-    assert numbers(text.longest) == [199, 199]
+    assert numbers(text.longest(len)) == [100, 100]  # of the three-digit ones the first
+    assert numbers(text.longest(lambda number: number.count("7"))) == [77, 77]
 
 
 def test_what_cannot_be_written_is_said():
     with pytest.raises(KeyError, match=r"'arm': no numbers \['w'\]; it has \['x', 'y', 'z'\]"):
         StateText(RANGES, ("x", "w"), 10)
     with pytest.raises(ValueError, match="a low below its high"):
-        StateRanges("arm", ("x",), 3, (1.0,), (1.0,))
+        StateRanges("arm", "test_arm", ("x",), 3, (1.0,), (1.0,))
     writer = StateText(RANGES, ("x",), 10)
     with pytest.raises(KeyError, match="step 4: no state, but the model reads"):
         writer.write(None, "step 4")
+
+
+def test_what_is_outside_is_told_and_another_unit_is_refused():
+    writer = StateText(RANGES, ("x", "z"), 10)
+    assert writer.outside(np.float32([0.5, 0.0, 5.2]), "step 1") == ()
+    assert writer.outside(np.float32([1.5, 0.0, 4.8]), "step 1") == ("x", "z")
+    with pytest.raises(ValueError, match="step 1: state 'x' is 480, but in training it was 0 to 1"):
+        writer.outside(np.float32([480.0, 0.0, 5.2]), "step 1")
+
+
+def test_ranges_that_are_declared_are_kept_and_must_rise():
+    robot = RobotInfo("arm", SPACE, ("x", "y"), (("y", -2.0, 2.0),))
+    found = StateRanges.compute(robot, np.zeros((5, 2), np.float32))
+    assert (found.low[1], found.high[1]) == (-2.0, 2.0)
+    for wrong in (("w", 0.0, 1.0), ("x", 1.0, 1.0), ("x", 0.0, float("inf"))):
+        with pytest.raises(ValueError, match="a rising range of one of"):
+            RobotInfo("arm", SPACE, ("x", "y"), (wrong,))

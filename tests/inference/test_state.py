@@ -54,7 +54,11 @@ def test_an_observation_is_prompted_as_its_cached_step_in_training(engine, cache
 def test_a_state_that_is_read_is_no_unused_input_and_must_be_there(engine, caches):
     step = StepCache(caches, "arm_pick", "train")[0]
     [answer] = engine.act([observe(step, step.state)])
-    assert answer["unused"] == ()
+    assert answer["unused"] == () and answer["state_outside"] == ()
+    [answer] = engine.act([observe(step, np.array([0.1, 0.7], np.float32))])
+    assert answer["state_outside"] == ("y",)
+    with pytest.raises(ValueError, match="state 'y' is 600, but in training it was 0 to 0.6"):
+        engine.act([observe(step, np.array([0.1, 600.0], np.float32))])
     with pytest.raises(KeyError, match=r"no state, but the model reads \['y'\].*\['x', 'y'\]"):
         engine.act([observe(step, None)])
     with pytest.raises(ValueError, match=r"state has shape \[3\], expected the 2 numbers"):
@@ -64,6 +68,7 @@ def test_a_state_that_is_read_is_no_unused_input_and_must_be_there(engine, cache
 def test_a_server_asks_for_the_state_before_the_model_does(engine, caches):
     assert engine.metadata["state_fields"] == ["x", "y"]
     assert engine.metadata["state_read"] == ["y"]
+    np.testing.assert_allclose(engine.metadata["state_ranges"]["y"], [0.0, 0.6], atol=1e-6)
     schema = Schema(engine.metadata)
     step = StepCache(caches, "arm_pick", "train")[0]
     frame = {"images": observe(step, None).images, "prompt": "go"}
@@ -81,7 +86,9 @@ def test_a_server_asks_for_the_state_before_the_model_does(engine, caches):
 
 def test_examples_are_never_made_without_the_state_that_is_read(engine, caches):
     cache, task = StepCache(caches, "arm_pick", "train"), engine.robot_task()
-    with pytest.raises(ValueError, match=r"'arm_pick'.*reads the state \['y'\].*with None"):
+    with pytest.raises(
+        ValueError, match=r"'arm_pick'.*reads the state \['y'\] in 256 bins.*with \[\] in"
+    ):
         TaskExamples(0, cache, engine.description.model_inputs, engine.action_tokens(task))
 
 

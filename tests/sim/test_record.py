@@ -118,7 +118,7 @@ def test_a_killed_recording_is_continued_to_the_same_bytes(recording, tmp_path):
     workers = children(first.pid)
     first.kill()
     first.wait()
-    assert not (tmp_path / "rt2_tabletop" / "1.0.0").exists()
+    assert not (tmp_path / "rt2_tabletop" / "2.0.0").exists()
     assert len(workers) >= 2
     wait_until(lambda: not any(running(pid) for pid in workers), "the workers outlive their parent")
     started = {file: file.stat().st_mtime_ns for file in finished}
@@ -147,13 +147,13 @@ def test_recordings_killed_again_and_again_end_with_the_same_bytes(recording, tm
                     process.kill()
                     break
         if process.returncode == 0:  # it was faster
-            assert contents(out / "rt2_tabletop" / "1.0.0") == contents(recording.directory)
+            assert contents(out / "rt2_tabletop" / "2.0.0") == contents(recording.directory)
             finished += 1
         else:
-            interrupted += (out / "rt2_tabletop" / "1.0.0.incomplete").exists()
+            interrupted += (out / "rt2_tabletop" / "2.0.0.incomplete").exists()
     assert interrupted > 0
     again = record(SETTINGS, tmp_path / str(finished))
-    assert [file.name for file in again.directory.parent.iterdir()] == ["1.0.0"]
+    assert [file.name for file in again.directory.parent.iterdir()] == ["2.0.0"]
     assert contents(again.directory) == contents(recording.directory)
 
 
@@ -194,7 +194,7 @@ def test_a_killed_worker_is_an_error_that_says_how_to_continue(tmp_path):
 def test_a_second_recorder_of_a_folder_is_refused_at_once_and_harms_nothing(recording, tmp_path):
     first = subprocess.Popen([*COMMAND, tmp_path], cwd=ROOT, start_new_session=True)
     wait_for_workers(first)
-    with pytest.raises(OSError, match="another process is recording .*1.0.0; wait until it has"):
+    with pytest.raises(OSError, match="another process is recording .*2.0.0; wait until it has"):
         record(SETTINGS, tmp_path, report=pytest.fail)
     assert first.wait(timeout=60) == 0
     found = record(SETTINGS, tmp_path)
@@ -210,7 +210,7 @@ def wait_for_shard(root, process):
     """Waits for the first whole shard of a recording in progress."""
 
     def shards():
-        return list((root / "rt2_tabletop" / "1.0.0.incomplete").glob("*-of-00004"))
+        return list((root / "rt2_tabletop" / "2.0.0.incomplete").glob("*-of-00004"))
 
     wait_until(lambda: shards() or process.poll() is not None, "no shard")
     assert process.poll() is None, "the recording ended before it could be interrupted"

@@ -24,10 +24,16 @@ def test_the_robots_share_is_the_papers(name, robot):
 
 @pytest.mark.parametrize(
     ("name", "web", "share"),
-    [("rt2_palix", "palix_web", 0.5), ("rt2_palme", "palme_web", 0.34), ("rt2_x", "palix_web", 0.5)],
+    [
+        ("rt2_palix", "palix_web", 0.5),
+        ("rt2_palme", "palme_web", 0.34),
+        ("rt2_x", "palix_web", 0.5),
+    ],
 )
 def test_the_web_side_is_the_backbones(name, web, share):
-    found = {task: each for task, each in shares(name).items() if not task.startswith(("rt1", "oxe_"))}
+    found = {
+        task: each for task, each in shares(name).items() if not task.startswith(("rt1", "oxe_"))
+    }
     expected = {task: share * each for task, each in shares(web).items()}
     assert found == pytest.approx(expected)
 
