@@ -78,9 +78,9 @@ def short_plan(folder: pathlib.Path) -> DemoPlan:
     """About 25 minutes on two cores."""
     return DemoPlan(
         folder=folder,
-        episodes=2400,
+        episodes=2200,
         scenes=1600,
-        train_steps=5800,
+        train_steps=5400,
         test_episodes=100,
         minutes={"record": 2.5, "draw": 0.5, "cache": 1, "train": 14, "drive": 4, "compare": 2},
     )

@@ -119,7 +119,9 @@ def _run(command: Sequence[str], log: pathlib.Path) -> None:
             for line in process.stdout:
                 file.write(line)
                 last = [*last[-7:], line.rstrip()]
-                if _is_progress(line) and time.monotonic() - shown > 5:
+                if _is_result(line):
+                    print(f"    {line.rstrip()}", flush=True)
+                elif _is_progress(line) and time.monotonic() - shown > 5:
                     shown = time.monotonic()
                     print(f"    {line.rstrip()}", flush=True)
             status = process.wait()
@@ -135,7 +137,12 @@ def _run(command: Sequence[str], log: pathlib.Path) -> None:
 
 
 def _is_progress(line: str) -> bool:
-    return line.startswith("step ") or " done" in line or "%" in line
+    return line.startswith("step ") or " done" in line or ("%" in line and "interval" not in line)
+
+
+def _is_result(line: str) -> bool:
+    """Of a policy's row in the table that an evaluation ends with: `65/100 = 65%`."""
+    return "% to " in line and " = " in line
 
 
 def _evaluate(plan: DemoPlan, policies: Sequence[Policy]) -> None:

@@ -1,0 +1,57 @@
+"""The table-top policy that comes along: what it can do, it can do by its weights."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from rt2_jax.evaluation import LocalPolicy, Suite, evaluate
+from rt2_jax.inference.engine import EnginePolicy, PolicyEngine
+from rt2_jax.models.model import VisionLanguageModel
+from rt2_jax.sim.render import RenderSettings
+
+NAME = "pretrained:rt2_tabletop_tiny"
+EPISODES = 20
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return PolicyEngine.from_checkpoint(NAME, (8,))
+
+
+def untrained(engine):
+    """The same checkpoint with weights as they are before any training."""
+    description = engine.description
+    example = description.example_input
+    length = description.inputs.decoder_length
+    shapes = {name: (1, *value.shape) for name, value in example.items()}
+    shapes |= {
+        f"decoder_{name}": (1, length) for name in ("input_tokens", "target_tokens", "loss_weights")
+    }
+    model = VisionLanguageModel(description.model)
+    params = model.get_initial_variables(jax.random.key(0), shapes)["params"]
+    return PolicyEngine(description, params, (8,))
+
+
+def successes(engine, **changes):
+    suite = Suite(skills=("reach",), episodes=EPISODES, render=RenderSettings("ray", 64, 64))
+    policy = LocalPolicy(EnginePolicy(engine), "policy")
+    results = evaluate(dataclasses.replace(suite, **changes), policy, parallel=8).results
+    return sum(result.success for result in results)
+
+
+def test_it_reaches_what_it_is_told_and_nothing_else(engine):
+    # docs/measurements.md has the rates of hundreds; these bounds are four standard errors away.
+    assert successes(engine) >= 8
+    assert successes(engine, instruction="swapped") <= 7
+
+
+def test_with_untrained_weights_the_success_collapses(engine):
+    assert successes(untrained(engine)) <= 2
+
+
+def test_its_answers_are_plans_and_actions_in_the_robots_units(engine):
+    assert engine.metadata["state_read"] == ["tip_x", "tip_y", "tip_z"]
+    bounds = engine.metadata["action_bounds"]
+    assert np.allclose(bounds["high"][1:4], 0.05)
