@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "manifest": ["Manifest", "MixtureTask", "load_manifest", "open_caches"],
         "model_inputs": ["InputSpec", "ModelInputs"],
         "places": ["parse_places", "place_text"],
-        "published_statistics": ["load_published_statistics", "published_statistics"],
+        "published_statistics": ["load_published_statistics"],
         "recording": ["Recording", "RecordingInfo", "read_recording"],
         "registration": ["STEP_FEATURES", "data_path", "robot_task", "web_task"],
         "resolve": ["find_tasks", "resolve_mixture"],
