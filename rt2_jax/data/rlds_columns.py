@@ -93,10 +93,10 @@ class StepsOfColumns:
         Raises:
           ValueError: a field is missing, or the columns give another number of numbers.
         """
-        keep = self._columns.keep
-        if keep:
-            self._check_has((keep,), dataset.element_spec)
-            dataset = dataset.filter(lambda episode: _leaves(episode)[keep])
+        if self._columns.keep:
+            flag: str = self._columns.keep
+            self._check_has((flag,), dataset.element_spec)
+            dataset = dataset.filter(lambda episode: _leaves(episode)[flag])
         episodes = dataset.flat_map(self._whole).filter(
             lambda episode: tf.reduce_any(tf.strings.strip(episode["text"][:1]) != "")
         )
