@@ -131,7 +131,7 @@ def _register(dataset: str, task: str, row: Mapping[str, Any]) -> seqio.Task:
         embodiment=row["embodiment"],
         action_space=SPACES[kind](task, row.get("control_rate_hz", 10.0), meaning),
         state_fields=field_names(row.get("state_fields", "")),
-        image_size=tuple(size) if size else None,
+        image_size=(size[0], size[1]) if size else None,
     )
 
 

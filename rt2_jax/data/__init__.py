@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "plans": ["PlanFile", "plan_column", "with_plans"],
         "prompt_template": ["with_slots"],
         "prompts": ["PROMPTS", "prompt_of"],
-        "published_statistics": ["load_published_statistics", "published_statistics"],
+        "published_statistics": ["load_published_statistics"],
         "recording": ["Recording", "RecordingInfo", "read_recording"],
         "registration": ["STEP_FEATURES", "data_path", "derive_task", "robot_task", "web_task"],
         "resolve": ["find_tasks", "resolve_mixture"],

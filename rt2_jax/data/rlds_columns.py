@@ -12,7 +12,7 @@ import tensorflow as tf
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.data.columns import Column, parse_column
 from rt2_jax.data.registration import robot_task
-from rt2_jax.data.rlds_reader import EPISODE_ID, rlds_source
+from rt2_jax.data.rlds_reader import EPISODE_ID, leaves, rlds_source
 from rt2_jax.data.task_info import ROBOT_PROMPT
 
 ALL_STEPS = 1 << 30
@@ -93,10 +93,10 @@ class StepsOfColumns:
         Raises:
           ValueError: a field is missing, or the columns give another number of numbers.
         """
-        keep = self._columns.keep
-        if keep:
-            self._check_has((keep,), dataset.element_spec)
-            dataset = dataset.filter(lambda episode: _leaves(episode)[keep])
+        if self._columns.keep:
+            flag: str = self._columns.keep
+            self._check_has((flag,), dataset.element_spec)
+            dataset = dataset.filter(lambda episode: leaves(episode)[flag])
         episodes = dataset.flat_map(self._whole).filter(
             lambda episode: tf.reduce_any(tf.strings.strip(episode["text"][:1]) != "")
         )
@@ -107,8 +107,8 @@ class StepsOfColumns:
         self._check_has(fields, episode["steps"].element_spec)
 
         def columns(steps: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-            leaves = _leaves(steps)
-            read = self.episode({path: leaves[path] for path in fields})
+            found = leaves(steps)
+            read = self.episode({path: found[path] for path in fields})
             return {**read, "episode_id": episode[EPISODE_ID]}
 
         # No `map` before `batch`: TensorFlow would fuse the two and set up a place for every step
@@ -116,7 +116,7 @@ class StepsOfColumns:
         return episode["steps"].batch(ALL_STEPS).map(columns)
 
     def _check_has(self, paths: Sequence[str], spec: Any) -> None:
-        found = _leaves(spec)
+        found = leaves(spec)
         missing = [path for path in paths if path not in found]
         if missing:
             raise ValueError(
@@ -168,16 +168,6 @@ def _steps(number: tf.Tensor, episode: Mapping[str, Any]) -> tf.data.Dataset:
     of_all = {"episode": number, "episode_id": episode["episode_id"]}
     steps = tf.data.Dataset.from_tensor_slices(columns).enumerate()
     return steps.map(lambda index, step: {**step, **of_all, "step": index})
-
-
-def _leaves(fields: Any, path: str = "") -> dict[str, Any]:
-    """Path -> leaf of nested fields; a field's own name may hold slashes, too."""
-    if not isinstance(fields, Mapping):
-        return {path: fields}
-    leaves: dict[str, Any] = {}
-    for key, below in fields.items():
-        leaves |= _leaves(below, f"{path}/{key}" if path else key)
-    return leaves
 
 
 def _hand_on(terminate: tf.Tensor, kept: tf.Tensor, end: tf.Tensor) -> tf.Tensor:

@@ -49,8 +49,7 @@ def rlds_source(
       directory: the one with `features.json`; relative to `data_path`.
       splits: name -> split of the data set, e.g. `{"train": "train[:20]"}`.
       recorded: the robot that a recording of this project must be of; None for other data sets.
-      fields: paths below a step of all that is read; None for everything. Fields that the data set
-        doesn't have are left to whoever wants them.
+      fields: paths below a step of all that is read; None for everything, as where one is missing.
     """
 
     def episodes(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
@@ -70,21 +69,16 @@ def rlds_source(
                     f"{list(recorded.state_fields)}"
                 )
         builder = tfds.builder_from_directory(path)
-        features = builder.info.features
+        steps = _chosen(builder.info.features["steps"].feature, fields)
         images = {
             key: tfds.decode.SkipDecoding()
-            for key, feature in features["steps"]["observation"].items()
+            for key, feature in steps["observation"].items()
             if isinstance(feature, tfds.features.Image)
-            and (fields is None or f"observation/{key}" in fields)
         }
-        decoders: Any = {"steps": {"observation": images}}
-        if fields is not None:
-            chosen = {**dict.fromkeys(features, True), "steps": _part(features["steps"], fields)}
-            decoders = tfds.decode.PartialDecoding(chosen, decoders)
         return builder.as_dataset(
             split=splits[split],
             shuffle_files=shuffle_files,
-            decoders=decoders,
+            decoders=_DecodeSteps(steps, {"steps": {"observation": images}}),
             # Files one after the other, so that episodes have one order.
             read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=True),
         )
@@ -92,16 +86,47 @@ def rlds_source(
     return RldsSource(episodes, directory, splits)
 
 
+class _DecodeSteps(tfds.decode.PartialDecoding):
+    """Decodes some features of the steps; tensorflow-datasets' own stops at a nested data set."""
+
+    def __init__(self, steps: tfds.features.FeaturesDict, decoders: Mapping[str, Any]) -> None:
+        super().__init__({}, decoders)
+        self._steps = steps
+
+    def extract_features(self, features: tfds.features.FeaturesDict) -> tfds.features.FeaturesDict:
+        around = dict(features.items())
+        return tfds.features.FeaturesDict({**around, "steps": tfds.features.Dataset(self._steps)})
+
+
+def _chosen(
+    features: tfds.features.FeaturesDict, fields: Sequence[str] | None
+) -> tfds.features.FeaturesDict:
+    """The features of these fields; all of them where one is missing, so that it can be named."""
+    if fields is None:
+        return features
+    part = _part(features, fields)
+    return tfds.features.FeaturesDict(part) if set(fields) <= set(leaves(part)) else features
+
+
 def _part(features: Any, fields: Sequence[str]) -> dict[str, Any]:
-    """The fields of nested features, as `PartialDecoding` wants them."""
     part: dict[str, Any] = {}
     for key, feature in features.items():
         below = [field[len(key) + 1 :] for field in fields if field.startswith(f"{key}/")]
         if key in fields:
-            part[key] = True
+            part[key] = feature
         elif below and isinstance(feature, tfds.features.FeaturesDict):
             part[key] = _part(feature, below)
     return part
+
+
+def leaves(fields: Any, path: str = "") -> dict[str, Any]:
+    """Path -> leaf of nested fields; a field's own name may hold slashes, too."""
+    if not isinstance(fields, Mapping):
+        return {path: fields}
+    found: dict[str, Any] = {}
+    for key, below in fields.items():
+        found |= leaves(below, f"{path}/{key}" if path else key)
+    return found
 
 
 def steps_of_episodes(
