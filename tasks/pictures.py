@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rt2_jax.data.coco_source import caption_source, detection_source, pointing_source
 from rt2_jax.data.registration import web_task
 from rt2_jax.data.task_info import CAPTION_PROMPT, DETECTION_PROMPT, POINTING_PROMPT, VQA_PROMPT
@@ -12,7 +14,7 @@ SPLITS = ("train", "validation")
 FINE_LEVELS = 64  # pixels of the tiny model's pictures
 
 # The `fine` ones name places to the pixel, for a model that knows roughly where things are already.
-for _name, _source, _prompt, _file, _options in (
+_SOURCES: tuple[tuple[str, Any, str, str, dict[str, int]], ...] = (
     ("captions", caption_source, CAPTION_PROMPT, "captions.json", {}),
     ("vqa", vqa_source, VQA_PROMPT, "vqa_annotations.json", {}),
     ("detection", detection_source, DETECTION_PROMPT, "instances.json", {}),
@@ -31,7 +33,8 @@ for _name, _source, _prompt, _file, _options in (
         "instances.json",
         {"place_levels": FINE_LEVELS},
     ),
-):
+)
+for _name, _source, _prompt, _file, _options in _SOURCES:
     web_task(
         f"rt2_pictures_{_name}",
         _source(FOLDER + "/{split}", splits={split: split for split in SPLITS}, **_options),

@@ -39,9 +39,7 @@ def _check(args: argparse.Namespace) -> int:
                 splits,
                 cache_dir=args.cache_dir,
                 episodes=args.episodes,
-                report=lambda split, steps, name=task.name: report(  # type: ignore[misc]
-                    f"{name} {split}", steps
-                ),
+                report=lambda split, steps, name=task.name: report(f"{name} {split}", steps),
             )
         reports.append(found)
         if not args.json:

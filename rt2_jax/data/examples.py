@@ -60,9 +60,7 @@ class TaskExamples:
                     f"model's image slots {list(slots)}"
                 )
             wanted = (inputs.spec.state_fields, inputs.spec.state_bins)
-            written = ((), wanted[1])
-            if state_text is not None:
-                written = (state_text.fields, state_text.bins)
+            written = (state_text.fields, state_text.bins) if state_text else ((), wanted[1])
             if written != wanted:
                 raise ValueError(
                     f"{self._name}: the model reads the state {list(wanted[0])} in {wanted[1]} "

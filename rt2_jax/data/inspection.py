@@ -165,7 +165,8 @@ def inspect_mixture(
             whole = "all" if len(held) < READ_STEPS else "the first"
             origin = f"{whole} {len(held)} steps through SeqIO, not cached"
             counts = len(held), sum(step.step == 0 for step in held)
-        codec, statistics, fields = None, None, ()
+        codec, statistics = None, None
+        fields: tuple[Field, ...] = ()
         if info.robot is not None:
             space = info.robot.action_space
             statistics = compute_statistics(space, info.robot.embodiment, actions)

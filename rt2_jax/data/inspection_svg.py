@@ -53,7 +53,7 @@ def gauge(field: Field, recorded: float, decoded: float) -> str:
 
 def planes(space: ActionSpace) -> list[tuple[str, int, int]]:
     """The planes that a translation can be drawn in: title and the fields along each axis."""
-    axes = {}
+    axes: dict[str, list[int]] = {}
     for i, field in enumerate(space.fields):
         moves = field.unit.startswith("m") and field.levels is None and field.rotation is None
         if moves and field.reference != "absolute" and field.name[-1:] in "xyz":
@@ -88,7 +88,7 @@ def arrow(
             f"{head}</g>"
         )
 
-    a, b = labels
+    a, b = labels[0], labels[1]
     return (
         f'<svg class="arrow" viewBox="0 0 {size} {size}"><circle class="rim" cx="{middle}" '
         f'cy="{middle}" r="44"/><line class="axis" x1="11" x2="99" y1="{middle}" y2="{middle}"/>'

@@ -52,9 +52,8 @@ def published_statistics(
             f"{where}: {found} numbers, but action space {space.name!r} has the "
             f"{space.dimension} fields {list(space.names)}"
         )
-    return ActionStatistics(
-        embodiment, space, count=steps, **{name: tuple(moments[name]) for name in MOMENTS}
-    )
+    mean, std, least, q01, q99, most = (tuple(moments[name]) for name in MOMENTS)
+    return ActionStatistics(embodiment, space, steps, mean, std, least, q01, q99, most)
 
 
 def _terminate(ends: float) -> dict[str, float]:

@@ -132,8 +132,8 @@ class TaskInfo:
         check_keys("task", data, names, optional=("loss_weight",))
         robot = data["robot"]
         if robot is not None:
-            names = ("embodiment", "action_space", "state_fields", "state_bounds")
-            check_keys("task's robot", robot, names)
+            of_robot = ("embodiment", "action_space", "state_fields", "state_bounds")
+            check_keys("task's robot", robot, of_robot)
             robot = RobotInfo(
                 robot["embodiment"],
                 ActionSpace.from_json(robot["action_space"]),

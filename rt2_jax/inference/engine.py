@@ -271,7 +271,9 @@ class PolicyEngine:
         ]
         writer = self.description.state_text(task)
         outside = [
-            () if writer is None else writer.outside(observation.state, where)
+            ()
+            if writer is None or observation.state is None
+            else writer.outside(observation.state, where)
             for observation, where in zip(observations, names, strict=True)
         ]
         plans, tokens, scores = self.decode_actions(examples, task)

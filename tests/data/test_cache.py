@@ -71,7 +71,7 @@ def test_an_interrupted_cache_is_no_cache_and_continues(robot, tmp_path):
     (partial / "steps-00003.array_record.99").write_bytes(b"of a killed run")
     assert cache_task(task, tmp_path / "cut", shard_steps=2) == whole
     final = tmp_path / "cut/arm_pick/train"
-    assert len(list(final.iterdir())) == 5 + 2
+    assert len(list(final.iterdir())) == 5 + 3
     assert all((final / p.name).stat().st_mtime_ns == time for p, time in written.items())
 
 
@@ -218,7 +218,7 @@ def test_damaged_information_is_one_clear_line(cached):
     info = cached / "info.json"
     data = json.loads(info.read_text())
     info.write_text(json.dumps({**data, "version": 99}))
-    with pytest.raises(ValueError, match="version 99, this code reads 1: cache it again"):
+    with pytest.raises(ValueError, match="version 99, this code reads 2: cache it again"):
         open_cache(cached)
     info.write_text(json.dumps({**data, "steps": 8}))
     with pytest.raises(ValueError, match="damaged, found 9 steps, expected 8"):

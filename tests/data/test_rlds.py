@@ -249,19 +249,19 @@ def test_a_writer_that_waits_for_the_lock_while_another_finishes_finds_it_finish
 
     def after_another_has_finished(*arguments):
         monkeypatch.undo()
-        (tmp_path / "test_arm" / "1.0.0.lock").unlink()
+        (tmp_path / "test_arm" / "2.0.0.lock").unlink()
         record(tmp_path)
         lock(*arguments)
 
     monkeypatch.setattr(fcntl, "flock", after_another_has_finished)
     writer = RecordingWriter(tmp_path, INFO)
     assert writer.complete and writer.missing_shards() == []
-    assert [file.name for file in (tmp_path / "test_arm").iterdir()] == ["1.0.0"]
+    assert [file.name for file in (tmp_path / "test_arm").iterdir()] == ["2.0.0"]
 
 
 def test_what_a_killed_writer_left_beside_the_folder_is_cleared_away(tmp_path):
     RecordingWriter(tmp_path, INFO).close()
-    (tmp_path / "test_arm" / "1.0.0.incomplete.metadata.json").write_text("{")
+    (tmp_path / "test_arm" / "2.0.0.incomplete.metadata.json").write_text("{")
     directory = record(tmp_path).directory
     assert list(directory.parent.iterdir()) == [directory]
 

@@ -26,7 +26,7 @@ def recorded(registry, tmp_path, monkeypatch):
     monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path))
     record(tmp_path, successes=2)
 
-    def make(directory="test_arm/1.0.0", space=SPACE):
+    def make(directory="test_arm/2.0.0", space=SPACE):
         def to_step(step):
             views = (step["observation"]["image"], step["observation"]["wrist_image"])
             return {

@@ -31,8 +31,8 @@ MIXTURES = (
     "coco_sample_places",
 )
 PLAN = {
-    "reach": r"(\w+ \w+) \d+ \d+ (?:over|down|stop) \d+ \d+",
-    "push": r"(\w+ \w+) \d+ \d+ (\w+ \w+) \d+ \d+ (?:over|down|push|up|stop) \d+ \d+",
+    "reach": r"(\w+ \w+) \d+ \d+ (?:over|down|stop)(?: \d+){4}",
+    "push": r"(\w+ \w+) \d+ \d+ (\w+ \w+) \d+ \d+ (?:over|down|push|up|stop)(?: \d+){4}",
 }
 TASKS = sorted({task.name for mixture in MIXTURES for task, _ in find_tasks(mixture)})
 
@@ -71,7 +71,7 @@ def test_a_recording_holds_a_task_for_each_skill(tmp_path, monkeypatch):
             assert all(name in step.text for name in words.groups()), (
                 "the plan names what it was told"
             )
-        assert steps[-1].target.split()[-3] == "stop"
+        assert steps[-1].target.split()[-5:][::4] == ["stop", "64"], "it ends where it is"
 
 
 def test_a_plan_and_the_state_before_a_prompt_name_places_by_the_same_numbers():
@@ -81,9 +81,10 @@ def test_a_plan_and_the_state_before_a_prompt_name_places_by_the_same_numbers():
     writer = StateText(StateRanges.compute(robot, states), ("tip_x", "tip_y"), 64)
     for state in states:
         points = np.stack([state[:3], states[0, :3], state[:3]])
-        plan = tabletop.plan_text(tf.constant(["red cube", "", "over"]), points, 64)
+        tip = state[:3] - (0.5, 0.42, 0.0)  # a whole workspace away
+        plan = tabletop.plan_text(tf.constant(["red cube", "", "over"]), points, tip, 64)
         place = writer.write(state, "step").removeprefix("State: ").removesuffix(".")
-        assert plan.numpy().decode() == f"red cube {place} over {place}"
+        assert plan.numpy().decode() == f"red cube {place} over {place} 128 128"
 
 
 def test_the_real_bridge_episodes_use_their_bins(sample, tmp_path):

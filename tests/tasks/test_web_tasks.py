@@ -6,7 +6,6 @@ import pytest
 import seqio
 
 from rt2_jax.data.cache_writer import cache_task, read_steps
-from rt2_jax.data.places import parse_places
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks
 from rt2_jax.tasks import plans, web
@@ -131,4 +130,4 @@ def test_the_table_tops_plans_are_a_chain_of_thought(tmp_path, monkeypatch):
     record(RecordSettings(episodes=2), tmp_path, jobs=1)
     prompt, target = first("rt2_tabletop_reach_cot")
     assert prompt.startswith("Instruction: ") and prompt.endswith(". Plan:")
-    assert len(parse_places(target)) == 4 and target.endswith("> Action:")
+    assert target.endswith(" Action:") and target.split()[-6] in ("over", "down")

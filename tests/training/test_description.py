@@ -79,7 +79,7 @@ def broken(data, change):
     [
         (
             lambda data: data.update(version=7, code_version="9.9"),
-            "here: version 7, this code reads 1; it was written by rt2_jax '9.9': use that release",
+            "here: version 7, this code reads 2; it was written by rt2_jax '9.9': use that release",
         ),
         (lambda data: data.pop("mixture"), r"here: missing keys \['mixture'\]"),
         (lambda data: data.update(gin="x"), r"unknown keys \['gin'\]"),
