@@ -41,7 +41,7 @@ def published_statistics(
             f"{sorted(action)} and {sorted(entry)}"
         )
     steps = int(entry["num_transitions"])
-    moments = {name: [float(value) for value in action[name]] for name in MOMENTS}
+    moments: dict[str, Any] = {name: [float(x) for x in action[name]] for name in MOMENTS}
     found = len(moments["mean"])
     if found == space.dimension - 1 and space.fields[0].levels is not None:
         ends = int(entry.get("num_trajectories", 0)) / steps
@@ -52,9 +52,7 @@ def published_statistics(
             f"{where}: {found} numbers, but action space {space.name!r} has the "
             f"{space.dimension} fields {list(space.names)}"
         )
-    return ActionStatistics(
-        embodiment, space, count=steps, **{name: tuple(moments[name]) for name in MOMENTS}
-    )
+    return ActionStatistics(embodiment, space, count=steps, **moments)
 
 
 def _terminate(ends: float) -> dict[str, float]:

@@ -14,7 +14,7 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.statistics import compute_statistics, resolve_bounds
 from rt2_jax.data.cache_writer import cache_task, read_steps
 from rt2_jax.data.registration import step_format
-from rt2_jax.tasks import oxe
+from rt2_jax.tasks import oxe, rt1
 
 EPISODES = runpy.run_path(str(Path(__file__).with_name("oxe_episodes.py")))
 nested, raw_steps = EPISODES["nested"], EPISODES["raw_steps"]
@@ -150,6 +150,7 @@ def test_rt1_keeps_rt1s_numbers_and_needs_no_statistics(tmp_path, monkeypatch):
     write(tmp_path, name, [steps])
     task = seqio.TaskRegistry.get("rt1")
     robot = step_format(task).info.robot
+    assert robot.action_space == rt1.RT1_ACTIONS
     assert not robot.needs_statistics and robot.action_space.control_rate_hz == 3
     found = list(read_steps(task, "train"))
     actions = np.stack([step.action for step in found])
