@@ -23,6 +23,8 @@ UNRELATED = 0.2
 """Below it a state that moves doesn't follow. Chance gives 0.2 in one of 20 cases of 100 steps."""
 IS_LEVEL = 0.9
 """A "delta" that correlates with the state itself like this is no delta."""
+LESS = 0.7
+"""Another reading than the declared one is told where that correlates less than this part of it."""
 SHIFTED = 0.4
 """A shift is told where it leaves less than this part of the unexplained variance. A lag of half a
 step, which control loops have, leaves both times alike."""
@@ -148,7 +150,7 @@ class _Judge:
             return
         state = self.states[own]
         otherwise = abs(other.correlation[0, i, own])
-        if otherwise >= confused and strength < otherwise / 2:
+        if otherwise >= confused and strength < LESS * otherwise:
             now, then = ("absolute", "a delta") if level else ("a delta", "absolute")
             yield self._finding(
                 "reference",

@@ -215,8 +215,8 @@ def _numbers(survey: Survey, episode: list[TaskStep]) -> None:
             if row.shape != (len(fields),):
                 survey.see("wrong shape", kind, _place(step))
                 return
-            for i in np.flatnonzero(~np.isfinite(row)):
-                survey.see("not finite", f"{kind} {fields[i]}", _place(step))
+            for index in np.flatnonzero(~np.isfinite(row)):
+                survey.see("not finite", f"{kind} {fields[index]}", _place(step))
         columns[kind] = np.stack(rows).astype(np.float32)
     actions, states = columns["action"], columns["state"]
     for i, action_field in enumerate(robot.action_space.fields):
