@@ -122,7 +122,7 @@ def play_scenes(
             while waiting and idle:
                 connection = idle.pop()
                 playing[connection] = waiting.pop()
-                connection.send(playing[connection])
+                _send(connection, playing[connection], playing[connection])
             asked: list[tuple[Connection, Observation]] = []
             ready = set(wait(list(playing)))
             for connection in [each for each in playing if each in ready]:
@@ -142,20 +142,31 @@ def play_scenes(
                 assert isinstance(source, LocalPolicy)
                 answers = source.answer([observation for _, observation in asked])
                 for (connection, _), answer in zip(asked, answers, strict=True):
-                    connection.send(answer)
+                    _send(connection, playing[connection], answer)
 
 
 def _receive(connection: Connection, scene: Scene) -> EpisodeResult | _Ask | _Reset | _Note:
     try:
         message = connection.recv()
     except (EOFError, ConnectionError) as error:
-        raise ChildProcessError(
-            f"the process that played {_name(scene)} was killed, perhaps for want of memory; run "
-            "it again to continue, with fewer environments in parallel"
-        ) from error
+        raise _killed(scene) from error
     if isinstance(message, _Failed):
         raise message.error
     return message
+
+
+def _send(connection: Connection, scene: Scene, message: Any) -> None:
+    try:
+        connection.send(message)
+    except ConnectionError as error:
+        raise _killed(scene) from error
+
+
+def _killed(scene: Scene) -> ChildProcessError:
+    return ChildProcessError(
+        f"the process that played {_name(scene)} was killed, perhaps for want of memory; run it "
+        "again to continue, with fewer environments in parallel"
+    )
 
 
 def _name(scene: Scene) -> str:

@@ -21,6 +21,7 @@ from rt2_jax.evaluation.suite import Suite
 from rt2_jax.sim.policies import DoNothing
 from rt2_jax.sim.record import RecordSettings
 from rt2_jax.sim.render import RenderSettings
+from rt2_jax.sim.simulation import SIMULATION_VERSION
 
 ROOT = Path(__file__).parents[2]
 BLIND = RenderSettings(height=2, width=2)
@@ -55,7 +56,7 @@ def test_a_line_stands_for_itself(expert):
     for line in lines:
         assert line["policy"] == "expert" and line["instruction_mode"] == "original"
         assert line["world_hash"] == SUITE.world.hash and line["render_hash"] == BLIND.hash
-        assert line["simulation_version"] == 2
+        assert line["simulation_version"] == SIMULATION_VERSION
         assert line["latency_ms_p50"] == pytest.approx(np.median(line["latency_ms"]), abs=1e-3)
         assert line["latency_ms_p95"] >= line["latency_ms_p50"] > 0
     read = read_evaluation(out, SUITE.scenes)
