@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from rt2_jax._text_table import aligned
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks
@@ -152,7 +153,7 @@ class MixtureReport:
         lines = [
             f"mixture {self.mixture}, split {self.split}: robots are {robot:.1%} of the examples "
             f"and {robot_tokens:.1%} of the loss tokens",
-            table(rows),
+            aligned(rows),
             f"prompt and target: tokens on average / at most; padded to {run.encoder_length} and "
             f"{run.decoder_length}, of which {self.prompt_padding:.0%} and "
             f"{self.target_padding:.0%} are padding",
@@ -258,15 +259,3 @@ def _measure(cache: StepCache, tokenizer: Tokenizer, run: PlannedRun) -> _Length
 
 def _padding(lengths: np.ndarray, room: int) -> float:
     return float(np.clip(1 - lengths / room, 0, None).mean())
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text; the first two to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            word.ljust(width) if i < 2 else word.rjust(width)
-            for i, (word, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

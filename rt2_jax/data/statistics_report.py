@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rt2_jax._text_table import aligned
 from rt2_jax.actions.statistics import (
     ActionStatistics,
     StatisticsTable,
@@ -17,7 +18,6 @@ from rt2_jax.actions.statistics import (
     resolve_bounds,
 )
 from rt2_jax.data.manifest import Manifest
-from rt2_jax.data.mixture_report import table
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks
 from rt2_jax.data.task_steps import open_steps
@@ -176,7 +176,7 @@ def differences_table(differences: list[Difference], tolerance: float) -> str:
         f"{len(wide)} of {len(differences)} quantiles differ by more than {tolerance:.1%} of the "
         "file's range q01..q99"
     )
-    return f"{table(rows)}\n{summary}" if wide else summary
+    return f"{aligned(rows)}\n{summary}" if wide else summary
 
 
 def to_json(measured: list[Measured], differences: list[Difference] | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rt2_jax._text_table import aligned
 from rt2_jax.evaluation.offline import RobotReport, WebReport
 from rt2_jax.evaluation.pointing import PointingReport
 
@@ -38,18 +39,6 @@ def pointing_table(report: PointingReport) -> str:
     for picture, name, answer, hit in report.examples:
         lines.append(f"  {picture}, {name!r}: answered {answer!r}, {'hit' if hit else 'miss'}")
     return "\n".join(lines)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text; the first two to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            word.ljust(width) if i < 2 else word.rjust(width)
-            for i, (word, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
 
 
 def _robot(report: RobotReport) -> str:
