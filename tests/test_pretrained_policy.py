@@ -51,7 +51,7 @@ def test_with_untrained_weights_the_success_collapses(engine):
     assert successes(untrained(engine)) <= 2
 
 
-def test_its_answers_are_plans_and_actions_in_the_robots_units(engine):
+def test_it_says_what_it_reads_and_what_its_actions_can_be(engine):
     assert engine.metadata["state_read"] == ["tip_x", "tip_y", "tip_z"]
     bounds = engine.metadata["action_bounds"]
     assert np.allclose(bounds["high"][1:4], 0.05)
