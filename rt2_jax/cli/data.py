@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import os
-import sys
 from collections.abc import Callable
 
 from rt2_jax.cli.data_check import add_check
 from rt2_jax.cli.data_progress import reading
 from rt2_jax.cli.data_reports import add_reports
+from rt2_jax.cli.task_modules import import_task_modules
 
 _BUILT_IN = "rt2_jax.tasks.mixtures"
 
@@ -32,6 +31,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     resolve = _add_verb(verbs, "resolve", _resolve, "writes a cached mixture's manifest")
     resolve.add_argument("name", help="mixture or task")
+    resolve.add_argument(
+        "--statistics",
+        help="manifest of another mixture, or a table of statistics, that holds for its robots",
+    )
+    resolve.add_argument(
+        "--uncached",
+        action="store_true",
+        help="tasks without a cache are read through SeqIO in training: no exact restarts",
+    )
     rlds = _add_verb(verbs, "to-rlds", _to_rlds, "writes a robot task, all splits, as RLDS")
     rlds.add_argument("name", help="task, or mixture of robot tasks")
     rlds.add_argument("out", help="folder of data sets; the task's becomes OUT/TASK/1.0.0")
@@ -48,8 +56,7 @@ def run(args: argparse.Namespace) -> int | None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if args.data_dir:
         os.environ["RT2_DATA_DIR"] = args.data_dir
-    for module in (_BUILT_IN, *args.module):
-        _import(module)
+    import_task_modules((_BUILT_IN, *args.module))
     return args.do(args)
 
 
@@ -69,18 +76,6 @@ def _add_verb(
     parser.add_argument("--data-dir", help="where data are (default: $RT2_DATA_DIR, or data)")
     parser.set_defaults(do=do)
     return parser
-
-
-def _import(module: str) -> None:
-    sys.path.insert(0, os.getcwd())
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(f"--module {module}: no such module here or installed") from error
-    finally:
-        sys.path.pop(0)
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -132,18 +127,26 @@ def _to_rlds(args: argparse.Namespace) -> None:
 
 
 def _resolve(args: argparse.Namespace) -> None:
+    from rt2_jax.data.cache import StepCache
     from rt2_jax.data.manifest import manifest_path, open_caches
     from rt2_jax.data.resolve import resolve_mixture
 
-    manifest = resolve_mixture(args.name, args.cache_dir, split=args.split)
+    manifest = resolve_mixture(
+        args.name,
+        args.cache_dir,
+        split=args.split,
+        statistics=args.statistics,
+        uncached=args.uncached,
+    )
     for task in manifest.tasks:
-        print(
-            f"{task.share:6.1%}  {task.info.name}: {task.steps} steps of {task.episodes} episodes"
-        )
+        held = f"{task.steps} steps of {task.episodes} episodes"
+        if task.cache_hash is None:
+            held = "not cached, read through SeqIO in training: a restart will not go on exactly"
+        print(f"{task.share:6.1%}  {task.info.name}: {held}")
     caches = open_caches(manifest, args.cache_dir)
     for task, cache in zip(manifest.tasks, caches, strict=True):
-        if task.info.robot is not None:
-            robot = task.info.robot
+        robot = task.info.robot
+        if robot is not None and isinstance(cache, StepCache):
             statistics = manifest.statistics.get(robot.embodiment, robot.action_space)
             print(f"{task.info.name}: {statistics.describe(cache.actions())}")
     path = manifest_path(args.cache_dir, args.name, args.split)

@@ -131,17 +131,17 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def _stats(args: argparse.Namespace) -> int:
     from rt2_jax.actions.statistics import StatisticsTable
+    from rt2_jax.data.manifest import load_statistics
     from rt2_jax.data.statistics_report import (
         compare,
         differences_table,
-        load_statistics,
         measure_statistics,
         to_json,
     )
 
     if not args.tolerance >= 0:
         raise ValueError(f"--tolerance: found {args.tolerance}, expected 0 or more")
-    other = load_statistics(args.against) if args.against else None  # known before the reading
+    other = load_statistics(args.against)[0] if args.against else None  # known before the reading
     with reading("stats") as report:
         measured = measure_statistics(args.name, args.split, args.cache_dir, report)
     differences = compare(measured, other) if other else None

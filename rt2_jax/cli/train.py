@@ -8,6 +8,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from rt2_jax.cli.task_modules import import_task_modules
+
 NOT_FINITE = 1  # the run gave up; its latest checkpoint is whole
 STOPPED = 143  # as a process that SIGTERM ended; the run is saved and goes on when started again
 
@@ -39,6 +41,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="store_true",
         help="prints configuration, parameters, bytes and mixture; trains and writes nothing",
     )
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        help="Python module that registers tasks, for those of the mixture that are not cached",
+    )
     parser.add_argument("--compilation-cache", help="folder where compiled programs are kept")
     parser.add_argument("--coordinator-address", help="of process 0, HOST:PORT, on many hosts")
     parser.add_argument("--process-count", type=int, help="with --coordinator-address")
@@ -66,6 +74,7 @@ def run(args: argparse.Namespace) -> int | None:
     from rt2_jax.training.loop import NotFiniteError
     from rt2_jax.training.run import execute, prepare
 
+    import_task_modules(args.module)
     config, text = load_run_config(args.gin_file, args.gin_binding, args.gin_search_paths)
     prepared = prepare(config)
     first = jax.process_index() == 0

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 import grain
 import numpy as np
 
+from rt2_jax.actions.identity import check_keys
 from rt2_jax.data.examples import TaskExamples
+from rt2_jax.data.manifest import Manifest
+from rt2_jax.data.mixture_order import MixtureOrder, source_seed
 
+VERSION = 2  # of the order: batches of the same numbers are other ones in other versions
 _ENDLESS = 2**62
+_LOG = logging.getLogger(__name__)
+_ADVICE = ". RunConfig.may_change_data = True goes on with this run's data, each task where it was"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the order of a mixture begins: at the beginning, or where another mixture was left.
+
+    Attributes:
+      step: the first step of this mixture.
+      taken: task -> how many of its examples were taken before; 0 of those not named.
+    """
+
+    step: int = 0
+    taken: Mapping[str, int] = field(default_factory=dict)
+
+    def order(self, names: Sequence[str], shares: Sequence[float]) -> MixtureOrder:
+        """The order from `step` on."""
+        return MixtureOrder(shares, [self.taken.get(name, 0) for name in names])
 
 
 def train_batches(
@@ -22,21 +47,25 @@ def train_batches(
     seed: int,
     global_batch_size: int,
     start_step: int = 0,
+    start: Start = Start(),
     host: int = 0,
     hosts: int = 1,
     workers: int = 0,
 ) -> grain.IterDataset:
     """This host's part of every global batch from `start_step` on, without end.
 
-    The global batch of step s is a function of (seed, examples, shares, global batch size, s). Host
-    h of H reads the h-th of H equal blocks of it. Call `close()` on the iterator when done.
+    The global batch of step s is a function of (seed, examples, shares, global batch size, start,
+    s). Which examples of a task come in which order, and how each is augmented, is a function of
+    (seed, the task's name, how many came before) alone, so it is the same in every mixture. Host h
+    of H reads the h-th of H equal blocks of a batch. Call `close()` on the iterator when done.
 
     Args:
       examples: of each task, from `mixture_examples`.
-      shares: of the tasks in a batch, positive; kept to within a hundredth of the least.
-      seed: of order and augmentation, 0 to 2**32 - 1.
+      shares: of the tasks in a batch, positive; see `MixtureOrder`.
+      seed: of order and augmentation.
       global_batch_size: over all hosts.
-      start_step: the first step's number.
+      start_step: the first step's number, `start.step` or later.
+      start: where the mixture's order begins.
       host: this host's number.
       hosts: how many there are.
       workers: processes that make examples, 0 for none. Programs that start workers need the guard
@@ -48,22 +77,12 @@ def train_batches(
     Raises:
       ValueError: the batch size is no multiple of `hosts`, or a number is out of its range.
     """
-    if global_batch_size < 1 or hosts < 1 or global_batch_size % hosts:
-        raise ValueError(
-            f"global_batch_size: found {global_batch_size} for {hosts} hosts, expected a multiple"
-        )
-    if not 0 <= host < hosts or start_step < 0 or workers < 0:
-        raise ValueError(
-            f"found host {host} of {hosts}, start_step {start_step}, workers {workers}; expected "
-            "a host below their number, and nothing negative"
-        )
-    parts = [
-        grain.MapDataset.source(_Indices(i, len(task))).shuffle(seed=(seed + i) % 2**32).repeat()
-        for i, task in enumerate(examples)
-    ]
-    mixed = grain.MapDataset.mix(parts, weights=list(shares)).seed(seed)
-    whole = mixed.random_map(_MakeExample(examples))
-    block = _HostBlocks(whole, global_batch_size, host, hosts, start_step)
+    _check_numbers(global_batch_size, start_step, start, host, hosts, workers)
+    names = [task.name for task in examples]
+    parts = [shuffled_examples(task, seed) for task in examples]
+    mixed = grain.MapDataset.select_from_datasets(parts, start.order(names, shares))
+    first = (start_step - start.step) * global_batch_size
+    block = _HostBlocks(mixed, global_batch_size, host, hosts, first)
     dataset = block.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     if workers:
         _parse_flags()
@@ -73,15 +92,39 @@ def train_batches(
     return dataset.batch(global_batch_size // hosts, drop_remainder=True)
 
 
+def shuffled_examples(task: TaskExamples, seed: int) -> grain.MapDataset:
+    """A task's examples by how many came before, without end: each epoch in an order of its own."""
+    return (
+        grain.MapDataset.range(len(task))
+        .shuffle(seed=source_seed(seed, task.name, "order"))
+        .repeat()
+        .random_map(_MakeExample(task), seed=source_seed(seed, task.name, "augmentation"))
+    )
+
+
+def _check_numbers(
+    global_batch_size: int, start_step: int, start: Start, host: int, hosts: int, workers: int
+) -> None:
+    if global_batch_size < 1 or hosts < 1 or global_batch_size % hosts:
+        raise ValueError(
+            f"global_batch_size: found {global_batch_size} for {hosts} hosts, expected a multiple"
+        )
+    if not 0 <= host < hosts or start_step < start.step or workers < 0:
+        raise ValueError(
+            f"found host {host} of {hosts}, start_step {start_step}, workers {workers}; expected "
+            f"a host below their number, a step from {start.step} on, and nothing negative"
+        )
+
+
 class MixtureBatches:
     """A run's batches: `train_batches` that say where they are and can be sent there.
 
     Args:
-      examples: of each task, from `mixture_examples`.
-      shares: of the tasks in a batch.
+      manifest: of the mixture.
+      examples: of each of its tasks, from `mixture_examples`.
       seed: of order and augmentation.
       global_batch_size: over all hosts.
-      manifest_hash: of the mixture, `Manifest.hash`.
+      may_change: whether `set_state` goes on from the state of another mixture or batch size.
       host: this host's number.
       hosts: how many there are.
       workers: processes that make examples. With 0 a thread makes the next batch while the one
@@ -93,45 +136,53 @@ class MixtureBatches:
 
     def __init__(
         self,
+        manifest: Manifest,
         examples: Sequence[TaskExamples],
-        shares: Sequence[float],
         *,
         seed: int,
         global_batch_size: int,
-        manifest_hash: str,
+        may_change: bool = False,
         host: int = 0,
         hosts: int = 1,
         workers: int = 0,
     ) -> None:
-        self._source = lambda step: train_batches(
-            examples,
-            shares,
-            seed=seed,
-            global_batch_size=global_batch_size,
-            start_step=step,
-            host=host,
-            hosts=hosts,
-            workers=workers,
-        )
-        self._identity = {
-            "seed": seed,
-            "global_batch_size": global_batch_size,
-            "manifest": manifest_hash,
-        }
+        _check_numbers(global_batch_size, 0, Start(), host, hosts, workers)
+        self._caches = {task.info.name: task.cache_hash for task in manifest.tasks}
+        self._shares = [task.share for task in manifest.tasks]
+        self._examples = list(examples)
+        self._seed, self._global_batch_size = seed, global_batch_size
+        self._host, self._hosts, self._workers = host, hosts, workers
+        self._data = {"manifest": manifest.hash, "global_batch_size": global_batch_size}
+        self._may_change = may_change
         self._step = 0
         self._iterator: Any = None
-        self._ahead = 0 if workers else 2
-        self._source(0)  # so that wrong numbers are refused here
+        self._begin(Start())
+
+    def _begin(self, start: Start) -> None:
+        self._start = start
+        self._order = start.order(tuple(self._caches), self._shares)
+
+    def _open(self) -> Iterator[Mapping[str, np.ndarray]]:
+        """The batches from the present step on."""
+        dataset = train_batches(
+            self._examples,
+            self._shares,
+            seed=self._seed,
+            global_batch_size=self._global_batch_size,
+            start_step=self._step,
+            start=self._start,
+            host=self._host,
+            hosts=self._hosts,
+            workers=self._workers,
+        )
+        if not self._workers:
+            dataset = grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=2)
+        return iter(dataset)
 
     def __next__(self) -> Mapping[str, np.ndarray]:
         if self._iterator is None:
-            dataset = self._source(self._step)
-            if self._ahead:
-                dataset = grain.experimental.ThreadPrefetchIterDataset(
-                    dataset, prefetch_buffer_size=self._ahead
-                )
-            self._iterator = iter(dataset)
-        batch = next(self._iterator)
+            self._iterator = self._open()
+        batch: Mapping[str, np.ndarray] = next(self._iterator)
         self._step += 1
         return batch
 
@@ -155,65 +206,97 @@ class MixtureBatches:
         if iterator is not None and hasattr(iterator, "close"):
             iterator.close()
 
+    def taken(self) -> dict[str, int]:
+        """How many examples of each task were in all batches so far, whoever took them."""
+        place = (self._step - self._start.step) * self._global_batch_size
+        counts = self._order.taken(place).tolist()
+        return dict(zip(self._caches, counts, strict=True))
+
     def get_state(self) -> dict[str, Any]:
-        """The number of the next batch, with what decides its content."""
-        return {"step": self._step, **self._identity}
+        """The number of the next batch, with what decides its content, as plain JSON."""
+        return {
+            "version": VERSION,
+            "step": self._step,
+            "seed": self._seed,
+            **self._data,
+            "start": {"step": self._start.step, "taken": dict(self._start.taken)},
+            "taken": self.taken(),
+            "caches": dict(self._caches),
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes to the batch of a state.
 
+        From another mixture or batch size (`may_change`), each task goes on where it was: its next
+        examples are those that the other mixture would have given. A task that was not in the other
+        mixture begins at its beginning, and so does one whose cache is another; the log says which.
+
         Raises:
-          ValueError: the state is of other data: another seed, batch size or mixture.
+          ValueError: it is no state, or one of another seed; or of another mixture or batch size
+            and that was not allowed. Nothing has changed then.
         """
+        if state.get("version") != VERSION:
+            raise ValueError(
+                f"the checkpoint's data have an order of version {state.get('version')}, this code "
+                f"has {VERSION}: go on with the release that wrote it, or begin a run with it as "
+                "initial checkpoint"
+            )
+        check_keys("the data's state in the checkpoint", state, tuple(self.get_state()))
+        wanted = {"seed": self._seed, **({} if self._may_change else self._data)}
         lines = [
-            f"{name}: the checkpoint has {state.get(name)!r}, this run {value!r}"
-            for name, value in self._identity.items()
-            if state.get(name) != value
+            f"{name}: the checkpoint has {state[name]!r}, this run {value!r}"
+            for name, value in wanted.items()
+            if state[name] != value
         ]
-        if lines or not isinstance(state.get("step"), int):
+        if lines:
             raise ValueError(
                 "the data is not that of the checkpoint, so its batches would be others: "
-                + ("; ".join(lines) or f"found no step in {dict(state)}")
+                + "; ".join(lines)
+                + ("" if self._may_change else _ADVICE)
             )
         self.close()
         self._step = state["step"]
+        if all(state[name] == value for name, value in self._data.items()):
+            self._begin(Start(**state["start"]))
+        else:
+            self._begin(Start(self._step, self._continued(state)))
 
-
-class _Indices:
-    """(task, step) of every step of a task; the step is read where the example is made."""
-
-    def __init__(self, task: int, length: int) -> None:
-        self._task = task
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: Any) -> tuple[int, int]:
-        return self._task, int(index)
+    def _continued(self, state: Mapping[str, Any]) -> dict[str, int]:
+        """The counts of the tasks that go on, with a line in the log for every task."""
+        counts = {}
+        lines = [f"the data change at step {state['step']}:"]
+        for name in sorted({*self._caches, *state["caches"]}):
+            if name not in self._caches:
+                lines.append(f"task {name!r} ends after {state['taken'][name]} examples")
+            elif name not in state["caches"]:
+                lines.append(f"task {name!r} begins")
+            elif self._caches[name] != state["caches"][name]:
+                lines.append(f"task {name!r} has another cache and begins anew")
+            else:
+                counts[name] = state["taken"][name]
+                lines.append(f"task {name!r} goes on after {counts[name]} examples")
+        _LOG.warning("\n  ".join(lines))
+        return counts
 
 
 class _MakeExample(grain.transforms.RandomMap):
-    def __init__(self, examples: Sequence[TaskExamples]) -> None:
-        self._examples = examples
+    def __init__(self, task: TaskExamples) -> None:
+        self._task = task
 
-    def random_map(
-        self, element: tuple[int, int], rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
-        task, step = element
-        return self._examples[task].example(step, rng)
+    def random_map(self, element: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return self._task.example(element, rng)
 
 
 class _HostBlocks(grain.MapDataset):
     """Host h's blocks of the global batches, one after the other, as one endless data set."""
 
     def __init__(
-        self, parent: grain.MapDataset, batch: int, host: int, hosts: int, start_step: int
+        self, parent: grain.MapDataset, batch: int, host: int, hosts: int, first: int
     ) -> None:
         super().__init__(parent)
         self._batch = batch
         self._block = batch // hosts
-        self._first = start_step * batch + host * self._block
+        self._first = first + host * self._block
 
     def __len__(self) -> int:
         return _ENDLESS

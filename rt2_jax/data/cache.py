@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -84,6 +84,18 @@ def cache_directory(root: pathlib.Path, task: str, split: str) -> pathlib.Path:
 def shard_file(shard: int) -> str:
     """The name of a shard's file."""
     return f"steps-{shard:05d}.array_record"
+
+
+class StepSource(Protocol):
+    """Steps by number: those of a cache, or those that are read while a run trains."""
+
+    info: CacheInfo
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> TaskStep: ...
+
+    def actions(self) -> np.ndarray: ...
 
 
 class StepCache:

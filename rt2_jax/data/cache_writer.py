@@ -152,14 +152,15 @@ def _write(
     return result
 
 
-def read_steps(task: seqio.Task, split: str) -> Iterator[TaskStep]:
-    """The steps of a registered task in order, unchecked.
+def read_steps(task: seqio.Task, split: str, *, seed: int | None = None) -> Iterator[TaskStep]:
+    """The steps of a registered task in order, unchecked; with a seed its files in another order.
 
     Raises:
       ValueError: TensorFlow cannot read them, or the steps of an episode are not one after the
         other from 0 on.
     """
-    dataset = task.preprocess_precache(task.source.get_dataset(split, shuffle=False))
+    source = task.source.get_dataset(split, shuffle=seed is not None, seed=seed)
+    dataset = task.preprocess_precache(source)
     before: tuple[int, int] | None = None
     try:
         for values in dataset.as_numpy_iterator():

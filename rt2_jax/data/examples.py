@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.actions.vocabulary import ActionVocabulary
-from rt2_jax.data.cache import StepCache
+from rt2_jax.data.cache import StepSource
 from rt2_jax.data.manifest import Manifest
 from rt2_jax.data.model_inputs import ImageSlot, ModelInputs
 from rt2_jax.data.places import parse_places
@@ -29,6 +31,7 @@ class TaskExamples:
 
     Attributes:
       source_id: as given.
+      name: of the task.
 
     Raises:
       ValueError: no view of a robot task is one of the model's, a text or chunk is too long, or
@@ -38,7 +41,7 @@ class TaskExamples:
     def __init__(
         self,
         source_id: int,
-        cache: StepCache,
+        cache: StepSource,
         inputs: ModelInputs,
         action_tokens: ActionTokens | None,
         state_text: StateText | None = None,
@@ -49,21 +52,22 @@ class TaskExamples:
         self._tokens = action_tokens
         self._state_text = state_text
         self._task = cache.info.task
-        self._name = f"task {self._task.name!r}"
+        self.name = self._task.name
+        self._where = f"task {self.name!r}"
         slots = inputs.spec.image_slots
         self._slots: tuple[ImageSlot, ...] = slots[: len(self._task.views)]
         if action_tokens is not None:
             self._slots = tuple(slot for slot in slots if slot[0] in self._task.views)
             if not self._slots:
                 raise ValueError(
-                    f"{self._name} has the views {list(self._task.views)}, none of which is in the "
-                    f"model's image slots {list(slots)}"
+                    f"{self._where} has the views {list(self._task.views)}, none of which is in "
+                    f"the model's image slots {list(slots)}"
                 )
             wanted = (inputs.spec.state_fields, inputs.spec.state_bins)
             written = (state_text.fields, state_text.bins) if state_text else ((), wanted[1])
             if written != wanted:
                 raise ValueError(
-                    f"{self._name}: the model reads the state {list(wanted[0])} in {wanted[1]} "
+                    f"{self._where}: the model reads the state {list(wanted[0])} in {wanted[1]} "
                     f"bins, and its examples are written with {list(written[0])} in {written[1]}"
                 )
         self._check_lengths()
@@ -77,27 +81,32 @@ class TaskExamples:
             before = self._state_text.longest(lambda number: len(encode(number))) + " "
         for text in info.longest_texts:
             prompt = before + self._task.fill_prompt(text)
-            self._inputs.observe({}, prompt, robot=False, where=self._name)
+            self._inputs.observe({}, prompt, robot=False, where=self._where)
         if self._tokens is None:
             for target in info.longest_targets:
                 self._inputs.answer(
-                    self._inputs.tokenizer.encode(target), where=f"{self._name}: {target!r}"
+                    self._inputs.tokenizer.encode(target), where=f"{self._where}: {target!r}"
                 )
         else:
             codec = self._tokens.codec
             chunk = [self._inputs.tokenizer.eos_id] * codec.codec.horizon * codec.space.dimension
             spec = self._inputs.spec
             for plan in info.longest_targets if spec.plan_length else ("",):
-                self._inputs.act(plan, chunk, where=self._name)
+                self._inputs.act(plan, chunk, where=self._where)
                 if spec.robot_crop < 1 and parse_places(plan):
                     raise ValueError(
-                        f"{self._name}: its plans name places in the picture ({plan!r}), which "
+                        f"{self._where}: its plans name places in the picture ({plan!r}), which "
                         f"robot_crop {spec.robot_crop} would move; set one of robot_crop 1 and "
                         "plan_length 0"
                     )
 
     def __len__(self) -> int:
         return len(self._cache)
+
+    @property
+    def history(self) -> int:
+        """How many steps before its own an example may read."""
+        return max(-time for _, time in self._slots) if self._slots else 0
 
     def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """The features of one example: the batch's keys without its first axis.
@@ -107,7 +116,7 @@ class TaskExamples:
           rng: augments; None for evaluation.
         """
         step = self._cache[index]
-        where = f"{self._name}, episode {step.episode} ({step.episode_id!r}), step {step.step}"
+        where = f"{self._where}, episode {step.episode} ({step.episode_id!r}), step {step.step}"
         features = self._inputs.observe(
             self._images(index, step),
             fill_prompt(self._task, step.text, self._state_text, step.state, where),
@@ -163,7 +172,7 @@ class TaskExamples:
 
 def mixture_examples(
     manifest: Manifest,
-    caches: list[StepCache],
+    caches: Sequence[StepSource],
     inputs: ModelInputs,
     codec: ActionCodec,
     vocabulary: ActionVocabulary,

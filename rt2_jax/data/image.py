@@ -93,6 +93,56 @@ def shrink(data: bytes, longest_side: int, where: str = "picture") -> bytes:
     return encode_image(small, "jpeg")
 
 
-def brighten(image: np.ndarray, factor: float) -> np.ndarray:
-    """Uint8 of any shape, all values times `factor`, limited to 0..255."""
-    return np.clip(image * np.float32(factor), 0, 255).astype(np.uint8)
+@dataclass(frozen=True)
+class Colours:
+    """A change of a picture's colours, as cameras and light differ; 1, 1, 1 and 0 change nothing.
+
+    Attributes:
+      brightness: all values are multiplied by it.
+      contrast: the distance to the picture's mean grey is multiplied by it.
+      saturation: the distance of each pixel to its own grey is multiplied by it.
+      hue: the colours are turned by so many turns around grey, from red towards green, in the
+        plane of the chrominances I and Q of NTSC (which is linear, unlike that of HSV).
+    """
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+
+    @classmethod
+    def choose(cls, limits: Colours, rng: np.random.Generator) -> Colours:
+        """A change within limits: factors from 1 - limit to 1 + limit, hue from -limit to limit."""
+
+        def between(middle: float, limit: float) -> float:
+            return float(rng.uniform(middle - limit, middle + limit)) if limit else middle
+
+        return cls(
+            between(1, limits.brightness),
+            between(1, limits.contrast),
+            between(1, limits.saturation),
+            between(0, limits.hue),
+        )
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Uint8 [H, W, 3] with its colours changed, limited to 0..255."""
+        if self == Colours():
+            return image
+        if self == Colours(self.brightness):
+            changed = image * np.float32(self.brightness)
+        else:
+            changed = image @ self._matrix()
+            grey = changed.mean(axis=(0, 1)) @ _GREY
+            changed = grey + np.float32(self.contrast) * (changed - grey)
+        return np.clip(changed, 0, 255).astype(np.uint8)
+
+    def _matrix(self) -> np.ndarray:
+        """Float32 [3, 3] that rows of RGB are multiplied by: all but the contrast."""
+        chroma = self.saturation * np.exp(-2j * np.pi * self.hue)
+        turn = np.array([[1, 0, 0], [0, chroma.real, chroma.imag], [0, -chroma.imag, chroma.real]])
+        return (self.brightness * _YIQ @ turn @ np.linalg.inv(_YIQ)).astype(np.float32)
+
+
+# From RGB to the columns Y, I, Q: luminance and chrominances of NTSC (FCC 47 CFR 73.682).
+_YIQ = np.array([[0.299, 0.5959, 0.2115], [0.587, -0.2746, -0.5227], [0.114, -0.3213, 0.3112]])
+_GREY = _YIQ[:, 0].astype(np.float32)

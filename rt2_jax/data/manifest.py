@@ -18,7 +18,7 @@ from rt2_jax.actions.statistics import (
     compute_statistics,
     resolve_bounds,
 )
-from rt2_jax.data.cache import StepCache
+from rt2_jax.data.cache import StepCache, StepSource
 from rt2_jax.data.state_text import StateRanges, StateText
 from rt2_jax.data.task_info import TaskInfo
 
@@ -33,16 +33,16 @@ class MixtureTask:
     Attributes:
       info: what the task declares.
       share: of the mixture; the shares sum to 1.
-      steps: how many its cache holds.
-      episodes: how many its cache holds.
-      cache_hash: of the cached steps.
+      steps: how many its cache holds; 0 without one.
+      episodes: how many its cache holds; 0 without one.
+      cache_hash: of the cached steps; None for a task that training reads through SeqIO.
     """
 
     info: TaskInfo
     share: float
     steps: int
     episodes: int
-    cache_hash: str
+    cache_hash: str | None
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Manifest:
                 except KeyError as error:
                     raise KeyError(
                         f"mixture {self.mixture!r}, task {task.info.name!r}: {error.args[0]}; "
-                        f"resolve the mixture again: rt2 data resolve {self.mixture}"
+                        f"cache the task and resolve the mixture again, or give it statistics: "
+                        f"rt2 data resolve {self.mixture} --statistics FILE"
                     ) from None
 
     def bounds(self, info: TaskInfo) -> Bounds:
@@ -82,6 +83,9 @@ class Manifest:
         if info.robot is None:
             raise ValueError(f"task {info.name!r} has no actions, so it has no bounds")
         space = info.robot.action_space
+        known = (info.robot.embodiment, space.name) in self.statistics.keys
+        if not known and not info.robot.needs_statistics:
+            return resolve_bounds(space)
         return resolve_bounds(space, self.statistics.get(info.robot.embodiment, space))
 
     def state_text(self, info: TaskInfo, fields: Sequence[str], bins: int) -> StateText | None:
@@ -95,7 +99,7 @@ class Manifest:
         robot = info.robot
         key = (robot.embodiment, robot.action_space.name, robot.state_fields)
         for entry in self.state_ranges:
-            if (entry.embodiment, entry.space, entry.fields) == key:
+            if entry.key == key:
                 return StateText(entry, tuple(fields), bins)
         raise KeyError(
             f"task {info.name!r}: its robot {key[0]!r} declares the state {list(key[2])}, of which "
@@ -164,15 +168,40 @@ def load_manifest(path: str | pathlib.Path) -> Manifest:
     return Manifest.from_json(data, str(path))
 
 
-def open_caches(manifest: Manifest, root: str | pathlib.Path) -> list[StepCache]:
-    """The caches of a manifest's tasks.
+def load_statistics(
+    path: str | pathlib.Path,
+) -> tuple[StatisticsTable, tuple[StateRanges, ...]]:
+    """Statistics and ranges of a file: a mixture's manifest, or a `StatisticsTable` (no ranges).
+
+    Raises:
+      FileNotFoundError: there is none. ValueError, KeyError: it holds something else.
+    """
+    path = pathlib.Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON file: {error}") from error
+    if isinstance(data, dict) and "mixture" in data:
+        manifest = Manifest.from_json(data, str(path))
+        return manifest.statistics, manifest.state_ranges
+    return StatisticsTable.load(path), ()
+
+
+def open_caches(manifest: Manifest, root: str | pathlib.Path) -> list[StepSource]:
+    """The caches of a manifest's tasks, and what reads the others through SeqIO.
 
     Raises:
       FileNotFoundError: a task is not cached.
+      KeyError: a task to be read through SeqIO is not registered.
       ValueError: a cache is damaged, or is not the one that the manifest was resolved with.
     """
-    caches = []
+    caches: list[StepSource] = []
     for task in manifest.tasks:
+        if task.cache_hash is None:
+            from rt2_jax.data.step_stream import StepStream  # imports TensorFlow
+
+            caches.append(StepStream(task.info, manifest.split))
+            continue
         cache = StepCache(root, task.info.name, manifest.split)
         if cache.info.hash != task.cache_hash or cache.info.task != task.info:
             raise ValueError(

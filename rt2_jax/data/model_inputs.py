@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from rt2_jax.actions.identity import check_keys
-from rt2_jax.data.image import Crop, brighten, decode_image, resize
+from rt2_jax.data.image import Colours, Crop, decode_image, resize
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer
 
+# What checkpoints from before the first release lack.
+_LATER = {"contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 ImageSlot = tuple[str, int]
 """A view and its time: ("front", 0) is the front camera now, ("front", -1) a step earlier."""
 
@@ -31,7 +33,10 @@ class InputSpec:
         in training and in the centre otherwise. Web pictures are never cropped, since answers may
         name places in them.
       brightness: in training, all pictures of an example are multiplied by a factor from
-        1 - brightness to 1 + brightness.
+        1 - brightness to 1 + brightness. For this and the next three, see `Colours`.
+      contrast: the same of their contrast.
+      saturation: the same of their saturation.
+      hue: in training, all pictures of an example are turned in hue by up to so many turns.
       action_input_dropout: in training, the part of a robot's earlier tokens that the decoder is
         not shown (word dropout, Bowman et al. 2016, section 3.1). With few demonstrations an
         action's first tokens tell the others, and what the picture says is not learned.
@@ -49,6 +54,9 @@ class InputSpec:
     decoder_length: int
     robot_crop: float = 1.0
     brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
     action_input_dropout: float = 0.0
     plan_length: int = 0
     state_fields: tuple[str, ...] = ()
@@ -64,11 +72,15 @@ class InputSpec:
         lengths = (*self.image_size, self.encoder_length, self.decoder_length)
         if len(self.image_size) != 2 or min(lengths) < 1:
             raise ValueError(f"{self}: expected sizes and lengths of 1 or more")
-        if not 0 < self.robot_crop <= 1 or not 0 <= self.brightness < 1:
+        if not 0 < self.robot_crop <= 1:
             raise ValueError(
-                f"InputSpec: found robot_crop {self.robot_crop} and brightness {self.brightness}, "
-                "expected a crop above 0 up to 1, and a brightness from 0 to below 1"
+                f"InputSpec.robot_crop: found {self.robot_crop}, expected above 0 up to 1"
             )
+        for name, limit in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5)):
+            if not 0 <= getattr(self, name) < limit:
+                raise ValueError(
+                    f"InputSpec.{name}: found {getattr(self, name)}, expected 0 to below {limit}"
+                )
         if not 0 <= self.action_input_dropout <= 1:
             raise ValueError(
                 f"InputSpec.action_input_dropout: found {self.action_input_dropout}, not in 0..1"
@@ -82,6 +94,11 @@ class InputSpec:
                 f"decoder_length of {self.decoder_length}, which it is a part of"
             )
 
+    @property
+    def colours(self) -> Colours:
+        """The limits of the change of colours in training."""
+        return Colours(self.brightness, self.contrast, self.saturation, self.hue)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal spec back."""
         slots = [list(slot) for slot in self.image_slots]
@@ -91,6 +108,7 @@ class InputSpec:
     @classmethod
     def from_json(cls, data: Any) -> InputSpec:
         """Reads what `to_json` wrote; unknown and missing keys are refused by name."""
+        data = {**_LATER, **data} if isinstance(data, Mapping) else data
         check_keys("input spec", data, tuple(cls.__dataclass_fields__))
         slots = tuple((view, time) for view, time in data["image_slots"])
         height, width = data["image_size"]
@@ -154,17 +172,14 @@ class ModelInputs:
                 f"{list(spec.image_slots)}"
             )
         crop = Crop.choose(spec.robot_crop, rng) if robot and spec.robot_crop < 1 else None
-        factor = 1.0
-        if rng is not None and spec.brightness:
-            factor = float(rng.uniform(1 - spec.brightness, 1 + spec.brightness))
+        colours = Colours() if rng is None else Colours.choose(spec.colours, rng)
         pixels = np.zeros((len(spec.image_slots), *spec.image_size, 3), np.uint8)
         for i, slot in enumerate(spec.image_slots):
             if slot in images:
                 image = images[slot]
                 if isinstance(image, bytes):
                     image = decode_image(image, f"{where}, view {slot[0]!r}")
-                image = resize(image, spec.image_size, crop)
-                pixels[i] = image if factor == 1 else brighten(image, factor)
+                pixels[i] = colours.apply(resize(image, spec.image_size, crop))
         return {
             "images": pixels,
             "image_mask": np.array([slot in images for slot in spec.image_slots]),

@@ -53,6 +53,11 @@ class StateRanges:
                 f"{list(self.fields)}"
             )
 
+    @property
+    def key(self) -> tuple[str, str, tuple[str, ...]]:
+        """What one table of ranges has one entry for: (embodiment, space, fields)."""
+        return self.embodiment, self.space, self.fields
+
     @classmethod
     def compute(cls, robot: RobotInfo, states: np.ndarray) -> StateRanges:
         """Of states float32 [N, S]."""

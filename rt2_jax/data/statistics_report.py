@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +16,6 @@ from rt2_jax.actions.statistics import (
     compute_statistics,
     resolve_bounds,
 )
-from rt2_jax.data.manifest import Manifest
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks
 from rt2_jax.data.task_steps import open_steps
@@ -116,22 +114,6 @@ def measure_statistics(
         statistics = compute_statistics(space, embodiment, actions)
         measured.append(Measured(statistics, actions, tuple(part[0] for part in parts)))
     return measured
-
-
-def load_statistics(path: str | pathlib.Path) -> StatisticsTable:
-    """Statistics of a file: a `StatisticsTable`, or the manifest of a mixture.
-
-    Raises:
-      FileNotFoundError: there is none. ValueError, KeyError: it holds something else.
-    """
-    path = pathlib.Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: no JSON file: {error}") from error
-    if isinstance(data, dict) and "mixture" in data:
-        return Manifest.from_json(data, str(path)).statistics
-    return StatisticsTable.load(path)
 
 
 def compare(measured: list[Measured], other: StatisticsTable) -> list[Difference]:

@@ -209,6 +209,11 @@ def _training_median(
     engine: PolicyEngine, cache_dir: str | pathlib.Path, entry: MixtureTask
 ) -> np.ndarray:
     """The median action float32 [D] of the split that the checkpoint was trained on."""
+    if entry.cache_hash is None:
+        raise ValueError(
+            f"the checkpoint was trained without a cache of task {entry.info.name!r}, so there is "
+            "no median of its actions to compare with"
+        )
     cache = StepCache(cache_dir, entry.info.name, engine.description.manifest.split)
     if cache.info.hash != entry.cache_hash:
         raise ValueError(

@@ -43,8 +43,10 @@ _KEYS = (
     "example_input",
 )
 _ENCODER_FEATURES = ("images", "image_mask", "encoder_input_tokens")
-# What may differ between a run and the checkpoint that it goes on from.
+# What may differ between a run and the checkpoint that it goes on from: always, and where the data
+# may change.
 _OWN = ("code_version", "example_input")
+_DATA = ("mixture", "global_batch_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,19 +190,26 @@ class RunDescription:
         path = pathlib.Path(checkpoint)
         return cls.from_json(read_description(path), f"{path}: rt2")
 
-    def check_same(self, checkpoint: Mapping[str, Any], where: str) -> None:
+    def check_same(
+        self, checkpoint: Mapping[str, Any], where: str, *, may_change_data: bool = False
+    ) -> None:
         """Refuses to go on from the checkpoint of another run.
 
         Args:
           checkpoint: the item `rt2` of the checkpoint.
           where: what errors call it.
+          may_change_data: whether mixture and batch size may differ. Robots that are in both
+            mixtures must be told the same numbers in the same tokens all the same.
 
         Raises:
           ValueError: it lists everything that differs; the code's version may.
         """
-        theirs = {name: value for name, value in checkpoint.items() if name not in _OWN}
-        ours = {name: value for name, value in self.to_json().items() if name not in _OWN}
+        free = _OWN + (_DATA if may_change_data else ())
+        theirs = {name: value for name, value in checkpoint.items() if name not in free}
+        ours = {name: value for name, value in self.to_json().items() if name not in free}
         lines = differences(theirs, ours)
+        if may_change_data:
+            lines += self._other_robots(Manifest.from_json(checkpoint["mixture"], where))
         if lines:
             shown = "\n  ".join(
                 line if len(line) < 200 else f"{line[:200]}..." for line in lines[:20]
@@ -210,6 +219,33 @@ class RunDescription:
                 f"{where} is of another run (found there, not in this run):\n  {shown}{more}\n"
                 "give this run a directory of its own, or start it as that one was started"
             )
+
+    def _other_robots(self, before: Manifest) -> list[str]:
+        """One line for each robot of both mixtures whose actions or state would mean others."""
+        fields, bins = self.inputs.state_fields, self.inputs.state_bins
+        lines = []
+        for task in self.robot_tasks:
+            for earlier in (each.info for each in before.tasks):
+                if earlier.robot is None or task.robot is None or _key(earlier) != _key(task):
+                    continue
+                old, new = before.bounds(earlier).to_json(), self.manifest.bounds(task).to_json()
+                found = differences(old, new, "bounds")
+                states = before.state_text(earlier, fields, bins), self.state_text(task)
+                a, b = ({"low": s.ranges.low, "high": s.ranges.high} if s else {} for s in states)
+                found += differences(a, b, "ranges of the state")
+                lines += [f"task {task.name!r}: {line}" for line in found]
+        if lines:
+            lines.append(
+                "a policy would be taught other numbers by the same tokens; keep those of the run: "
+                f"rt2 data resolve {self.manifest.mixture} --statistics MANIFEST_OF_THE_RUN"
+            )
+        return lines
+
+
+def _key(task: TaskInfo) -> tuple[str, str, tuple[str, ...]]:
+    """What statistics and ranges of a robot go by."""
+    assert task.robot is not None
+    return task.robot.embodiment, task.robot.action_space.name, task.robot.state_fields
 
 
 def check_fits(model: VisionLanguageConfig, inputs: InputSpec, tokenizer: Tokenizer) -> None:

@@ -18,15 +18,17 @@ def data_table(run: Run) -> str:
     drawn = run.config.loop.total_steps * run.config.global_batch_size
     rows = [("task", "kind", "share", "loss weight", "episodes", "steps", "epochs")]
     for task in run.manifest.tasks:
+        held = ("not cached", "", "")
+        if task.steps:
+            epochs = drawn * task.share / task.steps
+            held = (f"{task.episodes:,}", f"{task.steps:,}", f"{epochs:.2f}")
         rows.append(
             (
                 task.info.name,
                 "web" if task.info.robot is None else task.info.robot.embodiment,
                 f"{100 * task.share:.1f} %",
                 f"{run.config.loss_weight(task.info):g}",
-                f"{task.episodes:,}",
-                f"{task.steps:,}",
-                f"{drawn * task.share / task.steps:.2f}",
+                *held,
             )
         )
     title = f"mixture {run.manifest.mixture}, split {run.manifest.split} ({run.manifest.hash[:12]})"
@@ -37,6 +39,7 @@ def bins_table(run: Run) -> str:
     """Each robot task's fields: unit, bounds, how many bins its actions use, how many are clipped.
 
     Few bins in use mean bounds that are far too wide: the robot's motions then look all the same.
+    Of a task that is not cached the first steps are counted.
     """
     rows = [("task", "field", "unit", "low", "high", "bins in use", "clipped")]
     for task, cache in zip(run.manifest.tasks, run.caches, strict=True):

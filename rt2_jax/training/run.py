@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.identity import differences
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.batches import MixtureBatches
-from rt2_jax.data.cache import StepCache
+from rt2_jax.data.cache import StepSource
 from rt2_jax.data.examples import TaskExamples, mixture_examples
 from rt2_jax.data.locks import only_writer
 from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_caches
@@ -73,6 +74,9 @@ class RunConfig:
       action_tokens: `integer_pieces` (PaLI-X) or `rare_pieces` (PaLM-E).
       robot_crop: side of the random crop of robot pictures in training, of the central one later.
       brightness: in training, pictures are multiplied by 1 - brightness to 1 + brightness.
+      contrast: the same of their contrast; see `Colours` for all four.
+      saturation: the same of their saturation.
+      hue: in training, pictures are turned in hue by up to so many turns.
       action_input_dropout: the part of earlier action tokens that training hides from the decoder.
       plan_length: tokens for the plan that a robot's answer begins with; 0 for no plan.
       ordinal_action_tokens: action tokens of a new run begin as waves of their level, see
@@ -82,6 +86,8 @@ class RunConfig:
       source_weights: of tasks whose examples' loss is multiplied by another number than the task
         declares, which is 1 unless it says so.
       data_seed: of the data's order and augmentation; `loop.seed` is that of parameters.
+      may_change_data: whether the run may go on from a checkpoint of another mixture or batch size;
+        each task then goes on where it was, and the robots of both keep their bounds.
       workers: processes that make examples; 0 for a thread.
       mesh: of the devices.
       step: microbatches and clipping.
@@ -114,6 +120,9 @@ class RunConfig:
     action_tokens: str = "integer_pieces"
     robot_crop: float = 1.0
     brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
     action_input_dropout: float = 0.0
     plan_length: int = 0
     ordinal_action_tokens: bool = False
@@ -121,6 +130,7 @@ class RunConfig:
     state_bins: int = 256
     source_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     data_seed: int = 0
+    may_change_data: bool = False
     workers: int = 0
     mesh: MeshShape = MeshShape()
     step: StepConfig = StepConfig()
@@ -173,7 +183,7 @@ class Run:
     Attributes:
       config: of the run.
       manifest: of the mixture.
-      caches: of its tasks.
+      caches: of its tasks, or what reads those that are not cached.
       examples: of its tasks.
       description: the item `rt2` of its checkpoints.
       model: with its optimizer.
@@ -186,7 +196,7 @@ class Run:
 
     config: RunConfig
     manifest: Manifest
-    caches: Sequence[StepCache]
+    caches: Sequence[StepSource]
     examples: Sequence[TaskExamples]
     description: RunDescription
     model: VisionLanguageModel
@@ -198,15 +208,21 @@ class Run:
 
     def batches(self) -> MixtureBatches:
         """This process's part of the run's batches."""
-        return MixtureBatches(
+        make: Callable[..., MixtureBatches] = functools.partial(
+            MixtureBatches, workers=self.config.workers
+        )
+        if streams := _streams(self.manifest, self.caches):
+            from rt2_jax.data.streamed_batches import StreamedBatches  # imports TensorFlow
+
+            make = functools.partial(StreamedBatches, streams)
+        return make(
+            self.manifest,
             self.examples,
-            [task.share for task in self.manifest.tasks],
             seed=self.config.data_seed,
             global_batch_size=self.config.global_batch_size,
-            manifest_hash=self.manifest.hash,
+            may_change=self.config.may_change_data,
             host=jax.process_index(),
             hosts=jax.process_count(),
-            workers=self.config.workers,
         )
 
 
@@ -223,6 +239,11 @@ def prepare(config: RunConfig) -> Run:
         raise NotADirectoryError(f"RunConfig.model_dir: {directory} is a file, expected a folder")
     manifest = _load_manifest(config)
     caches = open_caches(manifest, config.cache_dir)
+    if config.workers and (streams := _streams(manifest, caches)):
+        raise ValueError(
+            f"RunConfig.workers: found {config.workers}, but {', '.join(streams)} are not cached "
+            "and read in the training process; cache them, or set workers to 0"
+        )
     tokenizer = load_vocabulary(config.vocabulary)
     inputs = InputSpec(
         config.model.image_slots,
@@ -230,11 +251,14 @@ def prepare(config: RunConfig) -> Run:
         config.encoder_length,
         config.decoder_length,
         config.robot_crop,
-        config.brightness,
-        config.action_input_dropout,
-        config.plan_length,
-        tuple(config.state_fields),
-        config.state_bins,
+        brightness=config.brightness,
+        contrast=config.contrast,
+        saturation=config.saturation,
+        hue=config.hue,
+        action_input_dropout=config.action_input_dropout,
+        plan_length=config.plan_length,
+        state_fields=tuple(config.state_fields),
+        state_bins=config.state_bins,
     )
     check_fits(config.model, inputs, tokenizer)
     names = [task.info.name for task in manifest.tasks]
@@ -322,7 +346,9 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
     config, directory = run.config, pathlib.Path(run.config.model_dir)
     before = _latest_in(directory)
     if before is not None:
-        run.description.check_same(read_description(before), str(before))
+        run.description.check_same(
+            read_description(before), str(before), may_change_data=config.may_change_data
+        )
     new = _new_state(run) if before is None else None
     first = jax.process_index() == 0
     with (
@@ -370,6 +396,15 @@ def _load_manifest(config: RunConfig) -> Manifest:
             f"rt2 data cache {options} && rt2 data resolve {options}"
         )
     return load_manifest(path)
+
+
+def _streams(manifest: Manifest, caches: Sequence[StepSource]) -> dict[str, Any]:
+    """What reads the tasks that are not cached, by name."""
+    return {
+        task.info.name: cache
+        for task, cache in zip(manifest.tasks, caches, strict=True)
+        if task.cache_hash is None
+    }
 
 
 def _integers(codec: ActionCodec, manifest: Manifest) -> range | None:

@@ -1,6 +1,8 @@
 """Training batches: one order for any hosts, workers, restarts and files; no TensorFlow."""
 
+import dataclasses
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -13,7 +15,7 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.policy import Observation
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.actions.vocabulary import ActionVocabulary
-from rt2_jax.data.batches import MixtureBatches, train_batches
+from rt2_jax.data.batches import MixtureBatches, Start, train_batches
 from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.examples import mixture_examples
 from rt2_jax.data.manifest import open_caches
@@ -84,7 +86,7 @@ def test_every_batch_holds_the_shares_of_the_mixture(examples):
         assert np.bincount(batch["source_id"]).tolist() == [4, 4]
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
+@pytest.mark.parametrize("hosts", [2, 4, 8])
 def test_hosts_together_read_what_one_reads(examples, hosts):
     made = examples()
     parts = [take(made, 6, host=host, hosts=hosts) for host in range(hosts)]
@@ -257,7 +259,8 @@ def test_a_robot_without_any_of_the_models_views_is_refused(examples):
     [
         ({"batch": 6, "hosts": 4}, "global_batch_size: found 6 for 4 hosts, expected a multiple"),
         ({"host": 2, "hosts": 2}, "found host 2 of 2"),
-        ({"start_step": -1}, "start_step -1"),
+        ({"start_step": -1}, "start_step -1.* a step from 0 on"),
+        ({"start_step": 3, "start": Start(4)}, "start_step 3.* a step from 4 on"),
     ],
 )
 def test_impossible_numbers_are_refused(examples, options, message):
@@ -266,13 +269,13 @@ def test_impossible_numbers_are_refused(examples, options, message):
 
 
 @pytest.fixture
-def run_batches(examples):
+def run_batches(examples, mixture):
     """Makes a run's batches of the mixture, with values of your own; closed after the test."""
     opened = []
 
-    def make(made=None, **changes):
-        options = {"seed": 5, "global_batch_size": 8, "manifest_hash": "a" * 64, **changes}
-        opened.append(MixtureBatches(made or examples(), [0.5, 0.5], **options))
+    def make(made=None, manifest=mixture, **changes):
+        options = {"seed": 5, "global_batch_size": 8, **changes}
+        opened.append(MixtureBatches(manifest, made or examples(), **options))
         return opened[-1]
 
     yield make
@@ -313,11 +316,11 @@ def test_batches_made_ahead_are_not_yet_taken(run_batches):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 6}, "seed: the checkpoint has 6, this run 5$"),
-        ({"global_batch_size": 16}, "global_batch_size: the checkpoint has 16, this run 8$"),
-        ({"manifest": "b" * 64}, "manifest: the checkpoint has 'b+', this run 'a+'$"),
-        ({"seed": 6, "manifest": ""}, "seed: .*; manifest: "),
-        ({"step": None}, "found no step in "),
+        ({"seed": 6}, "seed: the checkpoint has 6, this run 5"),
+        ({"global_batch_size": 16}, "global_batch_size: the checkpoint has 16, this run 8"),
+        ({"manifest": "b" * 64}, "manifest: the checkpoint has 'b+', this run .*may_change_data"),
+        ({"seed": 6, "manifest": ""}, "manifest: .*; seed: |seed: .*; manifest: "),
+        ({"version": 1}, "order of version 1, this code has 2"),
     ],
 )
 def test_the_state_of_other_data_is_refused_and_the_data_stays_where_it_is(
@@ -329,6 +332,77 @@ def test_the_state_of_other_data_is_refused_and_the_data_stays_where_it_is(
     with pytest.raises(ValueError, match=message):
         batches.set_state({**before, **change})
     assert batches.get_state() == before
+
+
+def rows(batches, source):
+    """Every example of one source in these batches, in order."""
+    return [
+        {key: value[i].tobytes() for key, value in batch.items() if key != "source_id"}
+        for batch in batches
+        for i in np.flatnonzero(batch["source_id"] == source)
+    ]
+
+
+def changed(manifest, shares):
+    """The mixture with other shares; a task of share 0 is left out."""
+    tasks = zip(manifest.tasks, shares, strict=True)
+    tasks = tuple(dataclasses.replace(task, share=share) for task, share in tasks if share)
+    return dataclasses.replace(manifest, mixture="other", tasks=tasks)
+
+
+def test_a_task_goes_on_where_it_was_when_the_shares_change(run_batches, examples, mixture, caplog):
+    made = examples()
+    alone = rows(take(made, 12), 0)
+    before = run_batches(made)
+    first = [next(before) for _ in range(3)]
+    after = run_batches(made, changed(mixture, [0.25, 0.75]), may_change=True)
+    with caplog.at_level(logging.WARNING):
+        after.set_state(json.loads(json.dumps(before.get_state())))
+    assert "task 'arm_pick' goes on after 12 examples" in caplog.text
+    later = [next(after) for _ in range(4)]
+    assert rows(first, 0) + rows(later, 0) == alone[:20]
+    assert after.taken() == {"arm_pick": 12 + 8, "cups": 12 + 24}
+    state = after.get_state()
+    rest = [next(after) for _ in range(2)]
+    again = run_batches(made, changed(mixture, [0.25, 0.75]))  # an ordinary restart
+    again.set_state(state)
+    assert_same([next(again) for _ in range(2)], rest)
+
+
+def test_a_task_that_pauses_goes_on_and_a_new_one_begins(run_batches, examples, mixture, caplog):
+    made = examples()
+    robot = run_batches(made[:1], changed(mixture, [1, 0]))
+    first = [next(robot) for _ in range(2)]
+    both = run_batches(made, mixture, may_change=True)
+    with caplog.at_level(logging.WARNING):
+        both.set_state(robot.get_state())
+    assert "task 'cups' begins" in caplog.text
+    later = [next(both) for _ in range(3)]
+    assert rows(first, 0) + rows(later, 0) == rows(take(made, 10), 0)[: 16 + 12]
+    assert rows(later, 1) == rows(take(made, 3), 1)
+
+
+def test_another_batch_size_goes_on_where_the_tasks_were(run_batches, examples):
+    made = examples()
+    before = run_batches(made)
+    first = [next(before) for _ in range(2)]
+    after = run_batches(made, global_batch_size=4, may_change=True)
+    after.set_state(before.get_state())
+    later = [next(after) for _ in range(4)]
+    for source in (0, 1):
+        assert rows([*first, *later], source) == rows(take(made, 4), source)
+
+
+def test_a_task_with_another_cache_begins_anew(run_batches, examples, mixture, caplog):
+    made = examples()
+    before = run_batches(made)
+    next(before)
+    tasks = (dataclasses.replace(mixture.tasks[0], cache_hash="0" * 64), mixture.tasks[1])
+    after = run_batches(made, dataclasses.replace(mixture, tasks=tasks), may_change=True)
+    with caplog.at_level(logging.WARNING):
+        after.set_state(before.get_state())
+    assert "task 'arm_pick' has another cache and begins anew" in caplog.text
+    assert after.taken() == {"arm_pick": 0, "cups": 4}
 
 
 def test_closed_batches_start_again_where_they_were(examples, run_batches):
@@ -354,6 +428,8 @@ def test_closing_stops_the_thread(run_batches):
 
 def test_what_goes_wrong_in_the_thread_reaches_the_caller(examples, run_batches):
     class Broken:
+        name = "arm_pick"
+
         def __len__(self):
             return 9
 
@@ -371,9 +447,10 @@ def test_a_runs_batches_refuse_impossible_numbers_at_once(run_batches):
 
 
 @pytest.mark.slow
-def test_workers_give_a_runs_batches_too(examples, run_batches):
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_give_a_runs_batches_too(examples, run_batches, workers):
     made = examples()
-    batches = run_batches(made, workers=2)
+    batches = run_batches(made, workers=workers)
     batches.set_state({**batches.get_state(), "step": 3})
     found = [next(batches) for _ in range(2)]
     batches.close()

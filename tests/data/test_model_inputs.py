@@ -125,6 +125,13 @@ def test_a_grey_picture_is_read_as_colour():
     assert decode_image(encoded(np.full((4, 5), 9, np.uint8))).shape == (4, 5, 3)
 
 
+def test_a_spec_of_before_colours_were_changed_is_read():
+    data = SPEC.to_json()
+    for name in ("contrast", "saturation", "hue"):
+        del data[name]
+    assert InputSpec.from_json(data) == SPEC
+
+
 def test_a_spec_survives_json_and_refuses_unknown_keys():
     assert InputSpec.from_json(SPEC.to_json()) == SPEC
     with pytest.raises(KeyError, match="unknown keys \\['zoom'\\]"):
@@ -138,8 +145,9 @@ def test_a_spec_survives_json_and_refuses_unknown_keys():
         ({"image_slots": (("front", 0), ("front", 0))}, "each once"),
         ({"image_slots": (("front", 1),)}, "time 0 or negative"),
         ({"encoder_length": 0}, "expected sizes and lengths of 1 or more"),
-        ({"robot_crop": 0.0}, "found robot_crop 0.0"),
-        ({"brightness": 1.0}, "brightness 1.0"),
+        ({"robot_crop": 0.0}, "robot_crop: found 0.0"),
+        ({"brightness": 1.0}, "brightness: found 1.0"),
+        ({"hue": 0.5}, "hue: found 0.5, expected 0 to below 0.5"),
     ],
 )
 def test_a_wrong_spec_is_refused(values, message):

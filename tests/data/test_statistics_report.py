@@ -5,10 +5,10 @@ import pytest
 
 from rt2_jax.actions.statistics import StatisticsTable
 from rt2_jax.data.cache_writer import cache_task
+from rt2_jax.data.manifest import load_statistics
 from rt2_jax.data.statistics_report import (
     compare,
     differences_table,
-    load_statistics,
     measure_statistics,
     to_json,
 )
@@ -50,13 +50,13 @@ def test_a_file_of_other_data_differs_at_its_fields(robot, tmp_path):
     measured = measure_statistics(robot(steps=steps).name, "train", None)
     file = tmp_path / "statistics.json"
     StatisticsTable((measured[0].statistics,)).save(file)
-    same = compare(measured, load_statistics(file))
+    same = compare(measured, load_statistics(file)[0])
     assert len(same) == 14 and {each.share for each in same} == {0.0}
     assert differences_table(same, 0.0).startswith("0 of 14 quantiles")
     for step in steps:
         step["action"][3] += np.float32(0.1)
     moved = measure_statistics(robot("moved", steps).name, "train", None)
-    wide = [each for each in compare(moved, load_statistics(file)) if each.share > 0.02]
+    wide = [each for each in compare(moved, load_statistics(file)[0]) if each.share > 0.02]
     assert {(each.field, each.quantile) for each in wide} == {
         ("position_delta_z", "q01"),
         ("position_delta_z", "q99"),
@@ -69,7 +69,7 @@ def test_a_file_of_other_data_differs_at_its_fields(robot, tmp_path):
 
 def test_a_manifest_is_a_file_of_statistics(mixture, tmp_path):
     measured = measure_statistics("half", "train", tmp_path)
-    differences = compare(measured, load_statistics(tmp_path / "half.train.json"))
+    differences = compare(measured, load_statistics(tmp_path / "half.train.json")[0])
     assert max(each.share for each in differences) == 0
 
 

@@ -15,6 +15,7 @@ import pytest
 from rt2_jax.training.checkpoints import find_checkpoint
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
+from rt2_jax.training.report import data_table
 from rt2_jax.training.run import execute, prepare
 from rt2_jax.training.step import StepConfig
 
@@ -283,6 +284,75 @@ def test_the_directory_of_another_run_is_refused_without_a_change_of_a_byte(
         execute(prepare(run_config(**changes)))
     assert message in str(caught.value)
     assert digests(copied) == before
+
+
+@pytest.fixture
+def other_manifest(tiny_mixture, tmp_path):
+    """Writes a cache folder whose `tiny_mix` is what `change` makes of the manifest's JSON."""
+
+    def write(change):
+        cache = shutil.copytree(tiny_mixture.cache, tmp_path / "cache")
+        path = cache / "tiny_mix.train.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+        return str(cache)
+
+    return write
+
+
+def test_a_run_may_go_on_with_other_data(run_config, other_manifest, copied, caplog):
+    def change(manifest):
+        for task, share in zip(manifest["tasks"], (0.25, 0.75), strict=True):
+            task["share"] = share
+
+    config = run_config(
+        cache_dir=other_manifest(change),
+        global_batch_size=16,
+        may_change_data=True,
+        loop=LoopConfig(total_steps=8),
+    )
+    with caplog.at_level("WARNING"):
+        outcome = execute(prepare(config))
+    assert int(outcome.state.step) == 8
+    assert "the data change at step 6" in caplog.text
+    assert "task 'tiny_arm' goes on after 24 examples" in caplog.text
+    dataset = json.loads((copied / "checkpoint_8" / "dataset" / "metadata").read_text())
+    assert dataset["start"] == {"step": 6, "taken": {"tiny_arm": 24, "tiny_web": 24}}
+    assert dataset["taken"] == {"tiny_arm": 24 + 2 * 4, "tiny_web": 24 + 2 * 12}
+
+
+def test_other_data_never_change_what_a_robots_tokens_mean(run_config, other_manifest, copied):
+    def change(manifest):
+        for name in ("min", "q01"):
+            values = manifest["statistics"][0][name]
+            manifest["statistics"][0][name] = [value - 0.1 for value in values]
+
+    config = run_config(
+        cache_dir=other_manifest(change), may_change_data=True, loop=LoopConfig(total_steps=8)
+    )
+    before = digests(copied)
+    with pytest.raises(ValueError, match="(?s)task 'tiny_arm': bounds.low.1.: .*--statistics MAN"):
+        execute(prepare(config))
+    assert digests(copied) == before
+
+
+def test_a_mixture_without_a_cache_is_trained_on(run_config, tiny_mixture, tmp_path):
+    from rt2_jax.data.resolve import resolve_mixture
+
+    cache = tmp_path / "none"
+    statistics = tiny_mixture.cache / "tiny_mix.train.json"
+    config = run_config(cache_dir=str(cache), loop=LoopConfig(total_steps=2))
+    with tiny_mixture.registered():
+        resolve_mixture("tiny_mix", cache, statistics=statistics, uncached=True)
+        run = prepare(config)
+        assert data_table(run).count("not cached") == 2
+        outcome = execute(run)
+        with pytest.raises(ValueError, match="workers: found 1, but tiny_arm, tiny_web are not"):
+            prepare(dataclasses.replace(config, workers=1))
+    assert int(outcome.state.step) == 2
+    taken = json.loads((tmp_path / "run/checkpoint_2/dataset/metadata").read_text())["taken"]
+    assert taken == {"tiny_arm": 8, "tiny_web": 8}
 
 
 def test_a_damaged_checkpoint_is_refused_without_a_change_of_a_byte(run_config, copied):
