@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int | None:
         except PolicyServerError as error:
             raise ValueError(str(error)) from error
         fields = policy.action_space.fields
+    if result.get("plan"):
+        print(f"plan: {result['plan']}")
     for number, action in enumerate(result["actions"]):
         if len(result["actions"]) > 1:
             print(f"step {number}")

@@ -71,7 +71,7 @@ def add_closed_loop(verbs: argparse._SubParsersAction) -> None:
         type=float,
         default=60.0,
         metavar="S",
-        help="how long a server may be away (default: %(default)s)",
+        help="how long a server may be away, or still starting (default: %(default)s)",
     )
     parser.set_defaults(do=run_closed_loop)
 
@@ -156,7 +156,7 @@ def _source(args: argparse.Namespace) -> PolicySource | LocalPolicy:
     name = args.name or args.policy
     if args.policy.startswith(("ws://", "wss://")):
         token = pathlib.Path(args.token_file).read_text().strip() if args.token_file else None
-        return remote(args.policy, name=name, token=token)
+        return remote(args.policy, name=name, token=token, patience_s=args.patience)
     if args.policy in (*POLICIES, *ALIASES):
         return NamedPolicy(ALIASES.get(args.policy, args.policy), name)
     if pathlib.Path(args.policy).is_dir():

@@ -8,18 +8,24 @@ from collections.abc import Mapping, Sequence
 
 COLOURS = ("#1f5fa8", "#c05621", "#2f855a", "#805ad5", "#b7791f")
 _WIDTH, _HEIGHT = 560, 220
-_LEFT, _BOTTOM, _TOP, _RIGHT = 48, 34, 12, 12
+_LEFT, _BOTTOM, _TOP, _RIGHT = 48, 34, 18, 12
+_LEGEND = 16
 
 Points = Sequence[tuple[float, float]]
 
 
 def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, percent: bool) -> str:
-    """Lines over a common x; `percent` draws y from 0 to 1 as 0 to 100 %."""
+    """Lines over a common x; `percent` draws y from 0 to 1 as 0 to 100 %.
+
+    Otherwise y reaches what all but 3 % of the points stay below; the others lie on the upper edge,
+    so that the first steps of a loss do not flatten the rest.
+    """
     every = [point for points in series.values() for point in points]
     if not every:
         return "<p>no numbers</p>"
     right = max(x for x, _ in every)
-    top = 1.0 if percent else _nice(max(y for _, y in every))
+    ordered = sorted(y for _, y in every)
+    top = 1.0 if percent else _nice(ordered[int(0.97 * (len(ordered) - 1))])
     marks = [_axes(right, top, x_label, y_label, percent)]
     for index, (name, points) in enumerate(series.items()):
         colour = COLOURS[index % len(COLOURS)]
@@ -28,7 +34,7 @@ def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, percent
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
         )
         marks.append(_legend(index, name, colour))
-    return _svg(marks)
+    return _svg(marks, _HEIGHT + _LEGEND * math.ceil(len(series) / 2))
 
 
 def histogram(values: Sequence[float], x_label: str, bins: int = 30) -> str:
@@ -65,9 +71,9 @@ def success_bar(rate: float, low: float, high: float) -> str:
     )
 
 
-def _svg(marks: Sequence[str]) -> str:
+def _svg(marks: Sequence[str], height: int = _HEIGHT) -> str:
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'font-family="sans-serif" font-size="11">{"".join(marks)}</svg>'
     )
 
@@ -98,8 +104,9 @@ def _axes(right: float, top: float, x_label: str, y_label: str, percent: bool) -
 
 
 def _legend(index: int, name: str, colour: str) -> str:
-    y = _TOP + 14 + 15 * index
-    x = _LEFT + 14
+    """Two to a row, below the chart."""
+    y = _HEIGHT + _LEGEND * (index // 2 + 1) - 2
+    x = _LEFT + index % 2 * (_WIDTH - _LEFT) / 2
     return (
         f'<rect x="{x}" y="{y - 8}" width="10" height="3" fill="{colour}"/>'
         f'<text x="{x + 15}" y="{y - 3}">{html.escape(name)}</text>'

@@ -19,20 +19,22 @@ class Connect:
     url: str
     token: str | None = None
 
-    def __call__(self) -> tuple[Any, Mapping[str, Any]]:
+    def __call__(self, patience_s: float = 0.0) -> tuple[Any, Mapping[str, Any]]:
         remote_policy: Any = client.RemotePolicy
-        policy = remote_policy(self.url, token=self.token)
+        policy = remote_policy(self.url, token=self.token, patience_s=patience_s)
         return policy, policy.metadata
 
 
-def remote(url: str, *, name: str = "", token: str | None = None) -> RemotePolicySource:
-    """The policy that a server serves.
+def remote(
+    url: str, *, name: str = "", token: str | None = None, patience_s: float = 0.0
+) -> RemotePolicySource:
+    """The policy that a server serves, which may still be starting for `patience_s`.
 
     Raises:
       ConnectionError: no server answers. ValueError: its actions are not the table-top world's.
     """
     connect = Connect(url, token)
-    policy, metadata = connect()
+    policy, metadata = connect(patience_s)
     policy.close()
     return RemotePolicySource(name or url, connect, metadata)
 

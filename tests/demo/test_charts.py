@@ -18,6 +18,24 @@ def test_a_line_chart_draws_every_point_of_every_series():
     assert "a & b" in [each.text for each in root.iter("text")]
 
 
+def test_the_first_losses_do_not_flatten_the_rest():
+    losses = [(step, 10.0 if step < 2 else 1.0) for step in range(100)]
+    root = ElementTree.fromstring(line_chart({"loss": losses}, "step", "nats", False))
+    (line,) = root.iter("polyline")
+    heights = [float(point.split(",")[1]) for point in line.attrib["points"].split()]
+    assert heights[0] == heights[-1] == min(heights)  # both at the upper edge, 1 nat
+
+
+def test_names_stand_below_the_chart():
+    series = {name: [(0, 0.0), (9, 1.0)] for name in "abcde"}
+    root = ElementTree.fromstring(line_chart(series, "step", "y", True))
+    names = [each for each in root.iter("text") if each.text in series]
+    lowest = max(float(each.attrib["y2"]) for each in root.iter("line"))
+    bottom = float(root.attrib["viewBox"].split()[3])
+    assert len(names) == 5
+    assert all(lowest < float(each.attrib["y"]) < bottom for each in names)
+
+
 def test_a_histogram_counts_every_value_once():
     values = [1.0] * 30 + [2.0] * 10 + [900.0]  # an outlier does not flatten the rest
     root = ElementTree.fromstring(histogram(values, "ms", bins=10))

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from rt2_jax.client import RemotePolicy
+from rt2_jax.evaluation.models import remote
 from rt2_jax.serving.server import PolicyServer
 
 from .conftest import Toy, seen
@@ -36,6 +37,19 @@ def test_a_lost_server_is_told_and_reset_connects_again(caplog):
     assert policy.infer(seen(session="new"))["actions"].shape == (1, 8)
     assert toy.forgotten == ["new"] and len(toy.batches) == 1
     policy.close()
+    context.__exit__(None, None, None)
+
+
+def test_an_evaluation_waits_for_a_server_that_is_still_starting(caplog):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = PolicyServer(Toy(), port=port).in_thread()
+    threading.Timer(0.5, context.__enter__).start()
+    # It was reached: that of the fixture is another robot.
+    with pytest.raises(ValueError, match="of another space"):
+        remote(f"ws://127.0.0.1:{port}", patience_s=20)
+    assert "no server answers" in caplog.text and "trying again for" in caplog.text
     context.__exit__(None, None, None)
 
 
