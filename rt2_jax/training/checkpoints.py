@@ -270,6 +270,9 @@ def export_params(
                 }
             ),
         )
+    # Orbax writes the whole path there; what is given away names no machine's folders.
+    for marker in target.rglob("commit_success.txt"):
+        marker.write_text(f"Checkpoint commit was successful to {target.name}")
     return target
 
 

@@ -208,6 +208,8 @@ def test_what_is_exported_holds_the_parameters_and_the_description_alone(
 ):
     out = tmp_path_factory.mktemp("out")
     exported = export_params(saved / "checkpoint_5", out, dtype)
+    for path in exported.rglob("*"):
+        assert path.is_dir() or str(out).encode() not in path.read_bytes()
     assert exported == out / "checkpoint_5" and [each.name for each in out.iterdir()] == [
         "checkpoint_5"
     ]
