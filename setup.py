@@ -61,6 +61,8 @@ EXTRAS = {
     ],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# Apart: it asks for older releases of protobuf, pyarrow and pillow than everything else would get.
+EXTRAS["beam"] = [*EXTRAS["data"], "apache-beam>=2.77,<3"]
 
 setup(
     name="rt2-jax",

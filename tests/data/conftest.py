@@ -1,6 +1,7 @@
 """Small registered tasks and their caches; what a test registers is gone after it."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -107,8 +108,29 @@ def source():
 
 
 @pytest.fixture
+def sharded(source):
+    """A SeqIO source of these steps with a shard for each episode, which is 0 in it."""
+    from rt2_jax.data.sharded_source import ShardedSource, chosen
+
+    def make(steps):
+        episodes = [list(group) for _, group in itertools.groupby(steps, lambda s: s["episode"])]
+        alone = [[{**step, "episode": 0} for step in episode] for episode in episodes]
+        names = [episode[0]["episode_id"] for episode in episodes]
+
+        def read(split, shuffle_files, shard_info):
+            if shard_info is None:
+                return source(steps).get_dataset(split, shuffle=False)
+            (shard,) = chosen(alone, shard_info)
+            return source(shard).get_dataset(split, shuffle=False)
+
+        return ShardedSource(read, lambda split: names, ["train"])
+
+    return make
+
+
+@pytest.fixture
 def robot(registry, source):
-    """Registers a robot task of these steps."""
+    """Registers a robot task of these steps, or of a source."""
     from rt2_jax.data.registration import robot_task
 
     def make(name="arm_pick", steps=None, plans=("",), **changes):
@@ -120,9 +142,10 @@ def robot(registry, source):
             "image_size": SIZE,
             "read_from": "arm",
         }
+        given = changes.pop("source", None)
         return robot_task(
             name,
-            source(robot_steps(plans=plans) if steps is None else steps),
+            given or source(robot_steps(plans=plans) if steps is None else steps),
             **{**options, **changes},
         )
 

@@ -11,13 +11,14 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.space import rt2_action_space
 from rt2_jax.actions.statistics import resolve_bounds
 from rt2_jax.actions.vocabulary import ActionVocabulary
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.examples import mixture_examples
 from rt2_jax.data.manifest import open_caches
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.plans import PlanFile, plan_column, with_plans
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import resolve_mixture
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
 
 from .conftest import robot_steps

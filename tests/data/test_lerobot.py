@@ -11,10 +11,11 @@ import pytest
 
 from rt2_jax.actions.named_space import named_action_space
 from rt2_jax.data.cache import StepCache
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.lerobot import read_lerobot
 from rt2_jax.data.lerobot_steps import LeRobotSteps, lerobot_names, lerobot_task
+from rt2_jax.data.step_reader import read_steps
 
 from .lerobot_sets import (
     CAMERAS,

@@ -7,11 +7,12 @@ import pytest
 import tensorflow as tf
 
 from rt2_jax.data.cache import StepCache
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.coco_source import caption_source, detection_source, pointing_source
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import robot_task, web_task
 from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.task_info import RobotInfo
 from rt2_jax.data.vqa_reader import vqa_source
 

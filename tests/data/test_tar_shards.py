@@ -9,9 +9,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.tar_reader import tar_source
 from rt2_jax.data.tar_shards import expand_braces, find_shards, read_shard
 

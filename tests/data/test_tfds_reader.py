@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.tfds_reader import steps_of_examples, tfds_source
 
 from .conftest import picture
