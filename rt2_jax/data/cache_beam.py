@@ -32,7 +32,7 @@ def on_beam(runner: str, flags: Sequence[str], modules: Sequence[str]) -> CacheR
       modules: those that register tasks; they are imported by each worker.
 
     Raises:
-      ValueError: Apache Beam is not installed, or does not know the runner or a flag.
+      ValueError: Apache Beam is not installed, or (when shards are cached) knows no such runner.
     """
     try:
         import apache_beam as beam

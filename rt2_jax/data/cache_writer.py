@@ -159,6 +159,10 @@ def _finish(work: CacheWork, info: TaskInfo) -> None:
         longest_targets=longest(text for each in summaries for text in each.longest_targets),
         statistics=statistics,
     )
+    names = {file.name for file in files}
+    for file in work.folder.glob("steps-*.array_record"):
+        if file.name not in names:  # of a process that was killed while it named its files
+            file.unlink()
     write_atomically(work.folder / INFO_FILE, json.dumps(result.to_json(), indent=1) + "\n")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from rt2_jax.data.recording import read_recording
 from rt2_jax.data.registration import data_path
 from rt2_jax.data.sharded_source import ShardedSource, chosen
 from rt2_jax.data.task_info import RobotInfo
-from rt2_jax.data.tfds_parts import read_tfds_parts, tfds_parts, tfds_shards
+from rt2_jax.data.tfds_parts import read_tfds, tfds_shards
 
 Tensors = Mapping[str, Any]
 EPISODE_ID = "tfds_id"
@@ -52,8 +51,8 @@ def rlds_source(
 ) -> RldsSource:
     """Episodes of a folder that `tfds.builder_from_directory` reads, in their order on disk.
 
-    Pictures stay encoded. Nothing is read before the data are asked for. A shard is a file's part
-    of the split.
+    Pictures stay encoded. Nothing is read before the data are asked for. A shard is some
+    files of the split, see `tfds_shards`.
 
     Args:
       directory: the one with `features.json`; relative to `data_path`.
@@ -89,7 +88,7 @@ def rlds_source(
             for key, feature in steps["observation"].items()
             if isinstance(feature, tfds.features.Image)
         }
-        dataset = read_tfds_parts(
+        dataset = read_tfds(
             builder,
             splits[split],
             shard_info,
@@ -101,19 +100,19 @@ def rlds_source(
             lambda episode, number: {**episode, EPISODE_NUMBER: number}
         )
 
-    return RldsSource(
-        episodes, lambda split: tfds_shards(open_builder(), splits[split]), directory, splits
-    )
+    def shards(split: str) -> list[str]:
+        return [shard.name for shard in tfds_shards(open_builder(), splits[split])]
+
+    return RldsSource(episodes, shards, directory, splits)
 
 
 def _numbers(
     builder: tfds.core.DatasetBuilder, split: str, shard_info: seqio.ShardInfo | None
 ) -> tf.data.Dataset:
-    """The number in the split of each episode of the chosen parts."""
-    ends = list(itertools.accumulate(part.take for part in tfds_parts(builder, split)))
-    ranges = list(zip([0, *ends[:-1]], ends, strict=True))
-    bounds = tf.constant(list(chosen(ranges, shard_info)), tf.int64)
-    return tf.data.Dataset.from_tensor_slices(bounds).flat_map(
+    """The number in the split of each episode of the chosen shards."""
+    shards = chosen(tfds_shards(builder, split), shard_info)
+    bounds = [[shard.examples.start, shard.examples.stop] for shard in shards]
+    return tf.data.Dataset.from_tensor_slices(tf.constant(bounds, tf.int64)).flat_map(
         lambda bound: tf.data.Dataset.range(bound[0], bound[1])
     )
 

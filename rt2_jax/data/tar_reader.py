@@ -87,7 +87,7 @@ def tar_source(
                     "%s, split %s%s: %d damaged samples left out, %d used",
                     folder,
                     split,
-                    "" if len(files) > 1 else f", shard {files[0].name}",
+                    "" if shard_info is None else f", {', '.join(file.name for file in files)}",
                     damaged,
                     number,
                 )

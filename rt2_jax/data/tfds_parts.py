@@ -1,8 +1,11 @@
-"""Data sets that TFDS has prepared, read in parts: a file's part of a split at a time."""
+"""Data sets that TFDS has prepared, read in parts: some files of a split at a time."""
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import seqio
@@ -11,29 +14,50 @@ import tensorflow_datasets as tfds
 
 from rt2_jax.data.sharded_source import chosen
 
-
-def tfds_parts(builder: tfds.core.DatasetBuilder, split: str) -> list[Any]:
-    """TFDS's file instructions of a split such as `train[:20]`: each has a part of a file."""
-    return list(builder.info.splits[split].file_instructions)
+# To a shard at least, but for the last one: reading each alone costs a second of preparation.
+_EXAMPLES = 128
 
 
-def tfds_shards(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
-    """Names of these parts: `toto-train.tfrecord-00002-of-00064[0:16]`.
+@dataclass(frozen=True)
+class TfdsShard:
+    """Some files of a split, one after the other.
+
+    Attributes:
+      name: `toto-train.tfrecord-00002-of-00064[0:16]`, or the first and the last of several.
+      examples: their places among those of the split, without a step.
+    """
+
+    name: str
+    examples: range
+
+
+def tfds_shards(builder: tfds.core.DatasetBuilder, split: str) -> list[TfdsShard]:
+    """The shards of a split such as `train[:20]`: each has the split's part of a file or several.
 
     Raises:
       FileNotFoundError: a file is missing.
     """
-    parts = tfds_parts(builder, split)
+    parts = builder.info.splits[split].file_instructions
     missing = [part.filename for part in parts if not os.path.exists(part.filename)]
     if missing:
         raise FileNotFoundError(
             f"split {split!r}: {len(missing)} of {len(parts)} files are missing, the first is "
             f"{missing[0]}; copy the data set again"
         )
-    return [f"{part.basename()}[{part.skip}:{part.skip + part.take}]" for part in parts]
+    shards: list[TfdsShard] = []
+    names: list[str] = []
+    first = end = 0
+    for number, part in enumerate(parts):
+        names.append(f"{part.basename()}[{part.skip}:{part.skip + part.take}]")
+        end += part.take
+        if end - first >= _EXAMPLES or number == len(parts) - 1:
+            name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+            shards.append(TfdsShard(name, range(first, end)))
+            first, names = end, []
+    return shards
 
 
-def read_tfds_parts(
+def read_tfds(
     builder: tfds.core.DatasetBuilder,
     split: str,
     shard_info: seqio.ShardInfo | None,
@@ -42,24 +66,35 @@ def read_tfds_parts(
     decoders: Any,
     add_tfds_id: bool = False,
 ) -> tf.data.Dataset:
-    """What `tfds.builder.as_dataset` gives, file by file; of the chosen parts where some are.
-
-    It raises at its end where files do not hold as many examples as the data set says.
-    """
-    context = None
+    """What `as_dataset` gives, file by file, of a split or of a part of its shards."""
+    part: Any = split
     if shard_info is not None:
-        context = tf.distribute.InputContext(
-            num_input_pipelines=shard_info.num_shards, input_pipeline_id=shard_info.index
-        )
-    dataset = builder.as_dataset(
-        split=split,
+        shards = chosen(tfds_shards(builder, split), shard_info)
+        part = _instruction(builder, split, [shard.examples for shard in shards])
+    return builder.as_dataset(
+        split=part,
         shuffle_files=shuffle_files,
         decoders=decoders,
         # Files one after the other, so that examples have one order.
-        read_config=tfds.ReadConfig(
-            interleave_cycle_length=1, input_context=context, add_tfds_id=add_tfds_id
-        ),
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=add_tfds_id),
     )
-    # TFDS itself does this for a whole split only.
-    count = sum(part.take for part in chosen(tfds_parts(builder, split), shard_info))
-    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _instruction(builder: tfds.core.DatasetBuilder, split: str, chosen: list[range]) -> Any:
+    """TFDS's instruction for these of the examples of a split, which may be a sum of slices."""
+    instructions = []
+    for examples in chosen:
+        before = 0
+        for whole in tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits):
+            # Of this slice, places among the examples of all.
+            first = max(examples.start, before)
+            end = min(examples.stop, before + whole.to - whole.from_)
+            if first < end:
+                shift = whole.from_ - before
+                instructions.append(
+                    tfds.core.ReadInstruction(
+                        whole.splitname, first + shift, end + shift, unit="abs"
+                    )
+                )
+            before += whole.to - whole.from_
+    return functools.reduce(operator.add, instructions)

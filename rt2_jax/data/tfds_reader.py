@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from rt2_jax.data.image import shrink
 from rt2_jax.data.registration import data_path
 from rt2_jax.data.sharded_source import ShardedSource
-from rt2_jax.data.tfds_parts import read_tfds_parts, tfds_shards
+from rt2_jax.data.tfds_parts import read_tfds, tfds_shards
 
 Tensors = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ def tfds_source(directory: str, splits: Mapping[str, str]) -> ShardedSource:
     """Examples of a folder that `tfds.builder_from_directory` reads, in their order on disk.
 
     Pictures stay encoded. Nothing is ever downloaded, and nothing is read before it is asked for. A
-    shard is a file's part of the split.
+    shard is some files of the split, see `tfds_shards`.
 
     Args:
       directory: the one with `features.json`, e.g. `coco_captions/2014/1.1.0`; relative to
@@ -47,11 +47,14 @@ def tfds_source(directory: str, splits: Mapping[str, str]) -> ShardedSource:
             for key, feature in builder.info.features.items()
             if isinstance(feature, tfds.features.Image)
         }
-        return read_tfds_parts(
+        return read_tfds(
             builder, splits[split], shard_info, shuffle_files=shuffle_files, decoders=pictures
         )
 
-    return ShardedSource(examples, lambda split: tfds_shards(open_builder(), splits[split]), splits)
+    def shards(split: str) -> list[str]:
+        return [shard.name for shard in tfds_shards(open_builder(), splits[split])]
+
+    return ShardedSource(examples, shards, splits)
 
 
 def steps_of_examples(

@@ -129,6 +129,37 @@ def sharded(source):
 
 
 @pytest.fixture
+def check_shards():
+    """Checks a source's shards by the steps of a task of it; returns their names.
+
+    Every shard alone, one after the other, are the whole split, and a part of two has every other
+    one. With `numbered` the numbers of the episodes are those of the whole split, too.
+    """
+    import seqio
+
+    def check(task, split="train", numbered=False):
+        def steps(part=None):
+            dataset = task.source.get_dataset(split, shuffle=False, shard_info=part)
+            found = list(task.preprocess_precache(dataset).as_numpy_iterator())
+            for step in found:
+                step.update({name: step[name].tolist() for name in ("images", "action", "state")})
+                if not numbered:
+                    del step["episode"]
+            return found
+
+        names = task.source.list_shards(split)
+        alone = [steps(seqio.ShardInfo(i, len(names))) for i in range(len(names))]
+        assert len(names) > 1 and any(alone)
+        assert list(itertools.chain(*alone)) == steps()
+        assert list(itertools.chain(*alone[1::2])) == steps(seqio.ShardInfo(1, 2))
+        with pytest.raises(ValueError, match=f"part 0 of {len(names) + 1}, but there are"):
+            steps(seqio.ShardInfo(0, len(names) + 1))
+        return names
+
+    return check
+
+
+@pytest.fixture
 def robot(registry, source):
     """Registers a robot task of these steps, or of a source."""
     from rt2_jax.data.registration import robot_task

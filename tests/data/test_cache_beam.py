@@ -14,7 +14,7 @@ from rt2_jax.cli.main import main
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULE = pathlib.Path(__file__).with_name("sharded_tasks.py")
-BEAM = "apache-beam>=2.77,<3"  # as in setup.py
+PACKAGES = ("apache-beam>=2.77,<3", "sentencepiece==0.2.1")  # as in setup.py
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def python(tmp_path_factory):
     outer = pathlib.Path(pytest.__file__).parents[1]
     (site / "outer.pth").write_text(f"{outer}\n")
     interpreter = str(folder / "bin" / "python")
-    subprocess.run([interpreter, "-m", "pip", "install", "--quiet", BEAM], check=True)
+    subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
     return interpreter
 
 

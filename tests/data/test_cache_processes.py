@@ -1,5 +1,7 @@
 """Caching in several processes: the same bytes, the same errors, and no process that stays."""
 
+import dataclasses
+import multiprocessing
 import os
 import pathlib
 import shutil
@@ -14,9 +16,10 @@ import pytest
 from rt2_jax.cli.main import main
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.cache_processes import in_processes
+from rt2_jax.data.cache_shard import CacheWork
 from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.step_reader import read_steps
-from rt2_jax.data.task_modules import import_tasks
+from rt2_jax.data.task_modules import declaration, import_tasks, open_task
 
 MODULE = pathlib.Path(__file__).with_name("sharded_tasks.py")
 ROOT = pathlib.Path(__file__).parents[2]
@@ -74,13 +77,13 @@ def test_an_error_in_a_process_is_the_line_of_one_process_and_what_is_finished_s
     lines = []
     for jobs in (1, 2):
         assert rt2("--jobs", jobs, "--cache-dir", f"cache{jobs}") == 2
-        lines.append(capsys.readouterr().err)
+        lines.append(capsys.readouterr().err.splitlines()[-1])  # behind those of the progress
     assert lines[0] == lines[1]
     assert lines[0].startswith(
         "rt2 data: error: task 'sharded', episode 1 ('e-1'), step 0: action: field "
         "'position_delta_x' is nan"
     )
-    assert lines[0].endswith("(split 'train', source shard e)\n") and lines[0].count("\n") == 1
+    assert lines[0].endswith("(split 'train', source shard e)")
     partial = tmp_path / "cache1/sharded/train.incomplete"
     assert len(list(partial.glob("shard-*.json"))) == 4
     monkeypatch.delenv("RT2_TEST_FAULT")
@@ -91,9 +94,14 @@ def test_an_error_in_a_process_is_the_line_of_one_process_and_what_is_finished_s
     assert all((final / file.name).stat().st_mtime_ns == time for file, time in before.items())
 
 
-def test_processes_that_do_not_know_the_task_say_so(task, tmp_path):
-    with pytest.raises(ValueError, match="'sharded' is not registered in the processes that are"):
-        cache_task(task, tmp_path / "cache", run=in_processes(2, []))
+def test_processes_that_do_not_know_the_task_or_another_of_its_name_say_so(task, tmp_path):
+    work = CacheWork("sharded", declaration(task), "train", tmp_path, 9, ("a",), tmp_path / "data")
+    assert open_task(work, ["sharded_tasks"]) is task
+    with pytest.raises(ValueError, match="'mine' is not registered in the processes .* sharded_ta"):
+        open_task(dataclasses.replace(work, task="mine"), ["sharded_tasks"])
+    other = {**work.info, "views": ["wrist"]}
+    with pytest.raises(ValueError, match="declares something else .*'front', not 'wrist'; install"):
+        open_task(dataclasses.replace(work, info=other), ["sharded_tasks"])
     with pytest.raises(ValueError, match="jobs: found 0, expected 1 or more"):
         in_processes(0, [])
 
@@ -162,8 +170,6 @@ def test_a_killed_process_is_named(task, tmp_path, monkeypatch):
     killed = []
 
     def kill_one(steps):
-        import multiprocessing
-
         for child in multiprocessing.active_children()[: 1 - len(killed)]:
             killed.append(child)
             child.kill()

@@ -157,6 +157,19 @@ def test_two_episodes_of_one_name_cannot_be_told_apart_by_a_file(
     assert plans_of(task)[2:4] == ["plan 0", "plan 1"]
 
 
+def test_two_episodes_of_one_name_in_two_shards_are_refused_when_all_are_cached(
+    registry, robot, sharded, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path))
+    (tmp_path / "plans.json").write_text(json.dumps({"twice": "x"}))
+    robot(source=sharded([{**step, "episode_id": "twice"} for step in robot_steps()]))
+    task = with_plans("arm_pick", "file", PlanFile("plans.json"))
+    with pytest.raises(ValueError, match="source shard twice and one of twice are both called 'tw"):
+        cache_task(task, tmp_path / "cache")
+    task = with_plans("arm_pick", "same", lambda step: "x")
+    assert cache_task(task, tmp_path / "cache").episodes == 3
+
+
 def test_a_missing_file_is_named(file, tmp_path):
     task = file(WHOLE)
     (tmp_path / "plans.json").unlink()

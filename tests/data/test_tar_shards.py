@@ -67,6 +67,13 @@ def test_samples_come_in_the_order_of_the_shards_with_their_picture_and_caption(
     assert cache_task(again, tmp_path).steps == 6
 
 
+def test_the_shards_of_the_source_are_the_files(shards, check_shards, tmp_path):
+    source = tar_source("web", {"train": "*.tar"})
+    task = web_task("files", source, prompt="", read_from="web")
+    assert check_shards(task) == ["00000.tar", "00001.tar"]
+    assert cache_task(task, tmp_path / "cache").source_shards == ("00000.tar", "00001.tar")
+
+
 def test_texts_may_stand_in_the_json_and_samples_be_chosen_by_it(shards):
     write_shard(shards / "q.tar", [sample(i, similarity=i / 10, question=f"{i}?") for i in (1, 4)])
     (found,) = steps(
