@@ -139,6 +139,7 @@ def wait_until(condition, seconds=120):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_kill_end_all_processes_and_what_is_finished_is_kept(task, tmp_path):
     partial = tmp_path / "cache/sharded/train.incomplete"
     finished = lambda: sorted(partial.glob("shard-*.json"))  # noqa: E731
