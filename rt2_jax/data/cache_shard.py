@@ -172,7 +172,8 @@ def _write(
     texts: set[str] = set()
     targets: set[str] = set()
     ids: set[str] = set()
-    total, last, files = 0, -1, []
+    files: list[tuple[pathlib.Path, int]] = []
+    total, last = 0, -1
     steps = read_shard(task, work.split, shard, len(work.shards))
     with _Attempt() as attempt:
         actions, states, digests = (

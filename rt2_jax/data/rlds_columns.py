@@ -12,7 +12,7 @@ import tensorflow as tf
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.data.columns import Column, parse_column
 from rt2_jax.data.registration import robot_task
-from rt2_jax.data.rlds_reader import EPISODE_ID, EPISODE_NUMBER, leaves, rlds_source
+from rt2_jax.data.rlds_reader import EPISODE_ID, leaves, numbered_episodes, rlds_source
 from rt2_jax.data.task_info import ROBOT_PROMPT
 
 ALL_STEPS = 1 << 30
@@ -97,12 +97,14 @@ class StepsOfColumns:
             flag: str = self._columns.keep
             self._check_has((flag,), dataset.element_spec)
             dataset = dataset.filter(lambda episode: leaves(episode)[flag])
-        episodes = dataset.flat_map(self._whole).filter(
-            lambda episode: tf.reduce_any(tf.strings.strip(episode["text"][:1]) != "")
+        episodes = (
+            numbered_episodes(dataset)
+            .flat_map(self._whole)
+            .filter(lambda episode: tf.reduce_any(tf.strings.strip(episode["text"][:1]) != ""))
         )
         return episodes.flat_map(_steps)
 
-    def _whole(self, episode: Mapping[str, Any]) -> tf.data.Dataset:
+    def _whole(self, number: tf.Tensor, episode: Mapping[str, Any]) -> tf.data.Dataset:
         fields = self._columns.fields
         self._check_has(fields, episode["steps"].element_spec)
 
@@ -111,7 +113,7 @@ class StepsOfColumns:
             read = self.episode({path: found[path] for path in fields})
             return {
                 **read,
-                "episode": episode[EPISODE_NUMBER],
+                "episode": number,
                 "episode_id": episode[EPISODE_ID],
             }
 

@@ -86,15 +86,18 @@ def _instruction(builder: tfds.core.DatasetBuilder, split: str, chosen: list[ran
     for examples in chosen:
         before = 0
         for whole in tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits):
+            start, stop = whole.from_ or 0, whole.to
+            if stop is None:
+                stop = builder.info.splits[whole.splitname].num_examples
             # Of this slice, places among the examples of all.
             first = max(examples.start, before)
-            end = min(examples.stop, before + whole.to - whole.from_)
+            end = min(examples.stop, before + stop - start)
             if first < end:
-                shift = whole.from_ - before
+                shift = start - before
                 instructions.append(
                     tfds.core.ReadInstruction(
                         whole.splitname, first + shift, end + shift, unit="abs"
                     )
                 )
-            before += whole.to - whole.from_
+            before += stop - start
     return functools.reduce(operator.add, instructions)
