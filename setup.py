@@ -61,6 +61,9 @@ EXTRAS = {
     ],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# Apart: it asks for older releases of protobuf, pyarrow and pillow than everything else would get,
+# and sentencepiece 0.2.3 cannot be imported with that protobuf.
+EXTRAS["beam"] = [*EXTRAS["data"], "apache-beam>=2.77,<3", "sentencepiece==0.2.1"]
 
 setup(
     name="rt2-jax",

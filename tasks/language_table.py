@@ -17,7 +17,7 @@ from rt2_jax.actions.space import language_table_action_space
 from rt2_jax.data.columns import parse_column
 from rt2_jax.data.registration import web_task
 from rt2_jax.data.rlds_columns import ALL_STEPS, RldsColumns, rlds_task
-from rt2_jax.data.rlds_reader import EPISODE_ID, rlds_source
+from rt2_jax.data.rlds_reader import EPISODE_ID, numbered_episodes, rlds_source
 
 DATA_SETS = (
     "language_table",
@@ -132,7 +132,7 @@ def questions_of_episodes(
     def example(episode: Episode) -> dict[str, tf.Tensor]:
         return {**ask(episode), "episode": episode["episode"], "episode_id": episode["episode_id"]}
 
-    episodes = dataset.enumerate().flat_map(whole)
+    episodes = numbered_episodes(dataset).flat_map(whole)
     return episodes.filter(lambda e: (tf.size(e["frames"]) > 1) & (e["text"] != "")).map(example)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import sys
 from collections.abc import Callable
 
 from rt2_jax.cli.data_check import add_check
 from rt2_jax.cli.data_progress import reading
 from rt2_jax.cli.data_reports import add_reports
-from rt2_jax.cli.task_modules import import_task_modules
+from rt2_jax.cli.passed_on import PASSED_ON
 
 _BUILT_IN = "rt2_jax.tasks.mixtures"
 
@@ -29,6 +30,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     cache.add_argument(
         "--shard-steps", type=int, default=10_000, help="steps to a file (default: %(default)s)"
     )
+    who = cache.add_mutually_exclusive_group()
+    who.add_argument(
+        "--jobs", type=int, default=1, help="processes, each with its TensorFlow (default: 1)"
+    )
+    who.add_argument(
+        "--runner",
+        metavar="NAME",
+        help="of Apache Beam, e.g. DataflowRunner; what stands behind -- are options of it",
+    )
+    cache.set_defaults(**{PASSED_ON: []})
     resolve = _add_verb(verbs, "resolve", _resolve, "writes a cached mixture's manifest")
     resolve.add_argument("name", help="mixture or task")
     resolve.add_argument(
@@ -56,8 +67,16 @@ def run(args: argparse.Namespace) -> int | None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if args.data_dir:
         os.environ["RT2_DATA_DIR"] = args.data_dir
-    import_task_modules((_BUILT_IN, *args.module))
+    # Imported here, since it needs SeqIO, which `rt2 data --help` does not.
+    from rt2_jax.data.task_modules import import_tasks
+
+    for module in _modules(args):
+        import_tasks(module)
     return args.do(args)
+
+
+def _modules(args: argparse.Namespace) -> tuple[str, ...]:
+    return (_BUILT_IN, *args.module)
 
 
 def _add_verb(
@@ -94,26 +113,45 @@ def _tokens(args: argparse.Namespace) -> None:
         print(line)
 
 
-def _cache(args: argparse.Namespace) -> None:
+def _cache(args: argparse.Namespace) -> int:
+    from rt2_jax.data.cache_beam import on_beam
+    from rt2_jax.data.cache_processes import in_processes
     from rt2_jax.data.cache_writer import cache_task
     from rt2_jax.data.resolve import find_tasks
 
+    flags = getattr(args, PASSED_ON)
+    if args.runner:
+        run = on_beam(args.runner, flags, _modules(args))
+    elif flags:
+        raise ValueError(f"{' '.join(flags)} behind -- is for Apache Beam, which needs --runner")
+    else:
+        run = in_processes(args.jobs, _modules(args))
     for task, _ in find_tasks(args.name):
-        with reading("cache") as report:
-            info = cache_task(
-                task,
-                args.cache_dir,
-                split=args.split,
-                shard_steps=args.shard_steps,
-                report=functools.partial(report, task.name),
+        try:
+            with reading("cache") as report:
+                info = cache_task(
+                    task,
+                    args.cache_dir,
+                    split=args.split,
+                    shard_steps=args.shard_steps,
+                    report=functools.partial(report, task.name),
+                    run=run,
+                )
+        except KeyboardInterrupt:
+            print(
+                f"rt2 data: interrupted: what is finished is kept in {args.cache_dir}; run the "
+                "same command again to continue",
+                file=sys.stderr,
             )
-        size = sum(info.shard_bytes) / 1e6
+            return 130
+        size = sum(file.size for file in info.files) / 1e6
         print(
             f"{task.name} {args.split}: {info.steps} steps of {info.episodes} episodes, "
-            f"{size:.1f} MB in {len(info.shard_bytes)} files, hash {info.hash[:12]}"
+            f"{size:.1f} MB in {len(info.files)} files, hash {info.hash[:12]}"
         )
         if info.statistics:
             print(info.statistics.describe())
+    return 0
 
 
 def _to_rlds(args: argparse.Namespace) -> None:

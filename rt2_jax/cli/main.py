@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from rt2_jax import __version__
 from rt2_jax.cli.huge_pages import ask_for_huge_pages
+from rt2_jax.cli.passed_on import PASSED_ON, split_off
 
 _STDOUT = 1  # its file descriptor, whatever `sys.stdout` is
 
@@ -66,7 +67,12 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses flags that this parser does not know, instead of passing them upwards."""
+        passed_on: list[str] = []
+        if self.get_default(PASSED_ON) is not None:
+            args, passed_on = split_off(args)
         known, unknown = super().parse_known_args(args, namespace)
+        if passed_on:
+            setattr(known, PASSED_ON, passed_on)
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         if flags:
             options = [option for action in self._actions for option in action.option_strings]

@@ -8,8 +8,6 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from rt2_jax.cli.task_modules import import_task_modules
-
 NOT_FINITE = 1  # the run gave up; its latest checkpoint is whole
 STOPPED = 143  # as a process that SIGTERM ended; the run is saved and goes on when started again
 
@@ -74,7 +72,11 @@ def run(args: argparse.Namespace) -> int | None:
     from rt2_jax.training.loop import NotFiniteError
     from rt2_jax.training.run import execute, prepare
 
-    import_task_modules(args.module)
+    if args.module:
+        from rt2_jax.data.task_modules import import_tasks  # imports TensorFlow
+
+        for module in args.module:
+            import_tasks(module)
     config, text = load_run_config(args.gin_file, args.gin_binding, args.gin_search_paths)
     prepared = prepare(config)
     first = jax.process_index() == 0

@@ -6,7 +6,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "batches": ["MixtureBatches", "train_batches"],
-        "cache": ["CacheInfo", "StepCache"],
+        "cache": ["CacheFile", "CacheInfo", "StepCache"],
+        "cache_beam": ["on_beam"],
+        "cache_processes": ["in_processes"],
         "cache_writer": ["cache_task"],
         "coco": ["BoxedPhoto", "BoxedThing", "read_boxes"],
         "coco_source": [
@@ -31,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "rlds_export": ["export_rlds"],
         "rlds_columns": ["RldsColumns", "rlds_task"],
         "rlds_reader": ["rlds_source", "steps_of_episodes"],
+        "sharded_source": ["ShardedSource"],
         "step": ["TaskStep"],
         "tar_reader": ["tar_source"],
         "task_info": [

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
+import itertools
 import json
 import pathlib
+import resource
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
@@ -15,10 +19,28 @@ from rt2_jax.actions.statistics import ActionStatistics
 from rt2_jax.data.step import TaskStep
 from rt2_jax.data.task_info import TaskInfo
 
-VERSION = 2
+VERSION = 3
 INFO_FILE = "info.json"
 ACTIONS_FILE = "actions.npy"
 STATES_FILE = "states.npy"
+
+
+@dataclass(frozen=True)
+class CacheFile:
+    """A file of a cache, with steps of one shard of the task's source.
+
+    Attributes:
+      name: in the cache's folder.
+      size: in bytes.
+      steps: how many it holds.
+      first_episode: the number in the split of its source shard's first episode; in the file a
+        step has its episode's number in that shard.
+    """
+
+    name: str
+    size: int
+    steps: int
+    first_episode: int
 
 
 @dataclass(frozen=True)
@@ -30,9 +52,10 @@ class CacheInfo:
       split: of the task.
       steps: how many there are.
       episodes: how many there are.
-      shard_steps: how many a file holds; the last one may hold fewer.
-      shard_bytes: the files' sizes.
-      hash: SHA-256 of all steps in order; the same for any number of files.
+      shard_steps: how many a file holds; the last one of a source shard may hold fewer.
+      source_shards: names of the shards of the task's source, in order.
+      files: in the order of the steps.
+      hash: SHA-256 of all steps in order; the same for any number of files and source shards.
       longest_texts: the longest distinct texts, to know before training whether they fit.
       longest_targets: the longest distinct targets.
       statistics: of the actions; None for a web task.
@@ -43,7 +66,8 @@ class CacheInfo:
     steps: int
     episodes: int
     shard_steps: int
-    shard_bytes: tuple[int, ...]
+    source_shards: tuple[str, ...]
+    files: tuple[CacheFile, ...]
     hash: str
     longest_texts: tuple[str, ...]
     longest_targets: tuple[str, ...]
@@ -61,15 +85,18 @@ class CacheInfo:
     @classmethod
     def from_json(cls, data: Any, where: str) -> CacheInfo:
         """Reads what `to_json` wrote; `where` is what errors call it."""
+        # Before the keys, which other versions have others of.
+        if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
+            raise ValueError(
+                f"{where}: version {data['version']}, this code reads {VERSION}: delete "
+                f"{pathlib.Path(where).parent} and cache the task again"
+            )
         names = tuple(field.name for field in fields(cls))
         check_keys(where, data, ("version", *names))
-        if data["version"] != VERSION:
-            raise ValueError(
-                f"{where}: version {data['version']}, this code reads {VERSION}: cache it again"
-            )
         values = {name: data[name] for name in names}
-        for name in ("shard_bytes", "longest_texts", "longest_targets"):
+        for name in ("source_shards", "longest_texts", "longest_targets"):
             values[name] = tuple(values[name])
+        values["files"] = tuple(CacheFile(**file) for file in data["files"])
         values["task"] = TaskInfo.from_json(data["task"])
         if data["statistics"] is not None:
             values["statistics"] = ActionStatistics.from_json(data["statistics"], where)
@@ -79,11 +106,6 @@ class CacheInfo:
 def cache_directory(root: pathlib.Path, task: str, split: str) -> pathlib.Path:
     """Where a task's cache is."""
     return root / task / split
-
-
-def shard_file(shard: int) -> str:
-    """The name of a shard's file."""
-    return f"steps-{shard:05d}.array_record"
 
 
 class StepSource(Protocol):
@@ -123,17 +145,19 @@ class StepCache:
         except ValueError as error:
             raise ValueError(f"{path}: damaged, not JSON ({error}); {self._advice}") from error
         self.info = CacheInfo.from_json(data, str(path))
-        sizes = self.info.shard_bytes
-        self._files = [self.directory / shard_file(i) for i in range(len(sizes))]
-        for file, size in zip(self._files, sizes, strict=True):
-            if not file.is_file():
-                raise FileNotFoundError(f"{file} is missing; {self._advice}")
-            if file.stat().st_size != size:
+        files = self.info.files
+        for file in files:
+            there = self.directory / file.name
+            if not there.is_file():
+                raise FileNotFoundError(f"{there} is missing; {self._advice}")
+            if there.stat().st_size != file.size:
                 raise ValueError(
-                    f"{file}: damaged, found {file.stat().st_size} bytes, expected {size}; "
+                    f"{there}: damaged, found {there.stat().st_size} bytes, expected {file.size}; "
                     f"{self._advice}"
                 )
-        self._source = ArrayRecordDataSource([str(file) for file in self._files])
+        self._ends = list(itertools.accumulate(file.steps for file in files))
+        _allow_open_files(len(files))
+        self._source = ArrayRecordDataSource([str(self.directory / file.name) for file in files])
         if len(self._source) != self.info.steps:
             raise ValueError(
                 f"{self.directory}: damaged, found {len(self._source)} steps, expected "
@@ -149,14 +173,15 @@ class StepCache:
 
     def __getitem__(self, index: int) -> TaskStep:
         """Reads a step. Raises ValueError with the file's name where it is damaged."""
+        file = self.info.files[bisect.bisect_right(self._ends, index)]
         try:
-            return TaskStep.unpack(self._source[index])
+            step = TaskStep.unpack(self._source[index])
         except Exception as error:  # ArrayRecord has no error class of its own
-            file = self._files[index // self.info.shard_steps]
             raise ValueError(
-                f"{file}: step {index} of task {self.info.task.name!r} is damaged ({error}); "
-                f"{self._advice}"
+                f"{self.directory / file.name}: step {index} of task {self.info.task.name!r} is "
+                f"damaged ({error}); {self._advice}"
             ) from error
+        return dataclasses.replace(step, episode=file.first_episode + step.episode)
 
     def actions(self) -> np.ndarray:
         """All actions, float32 [N, D], native units; D = 0 in a web task."""
@@ -165,3 +190,15 @@ class StepCache:
     def states(self) -> np.ndarray:
         """All states, float32 [N, S], native units; S = 0 where a task has none."""
         return np.load(self.directory / STATES_FILE)
+
+
+def _allow_open_files(count: int) -> None:
+    """Makes room for so many more open files: each one that was read from stays open.
+
+    A shell's limit is often 1,024, which the caches of a large mixture exceed; processes that this
+    one starts inherit the new one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = soft + count if hard == resource.RLIM_INFINITY else min(soft + count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import hashlib
-import heapq
-import itertools
 import json
-import os
 import pathlib
-import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import seqio
-import tensorflow as tf
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 
-from rt2_jax.actions.identity import differences
+from rt2_jax.actions.identity import content_hash, differences
 from rt2_jax.actions.statistics import compute_statistics
 from rt2_jax.data.cache import (
     ACTIONS_FILE,
     INFO_FILE,
     STATES_FILE,
+    CacheFile,
     CacheInfo,
     StepCache,
     cache_directory,
-    shard_file,
 )
-from rt2_jax.data.registration import step_format
-from rt2_jax.data.step import TaskStep
+from rt2_jax.data.cache_shard import (
+    UNFINISHED,
+    CacheRunner,
+    CacheWork,
+    ShardSummary,
+    cache_all_here,
+    finished_shard,
+    longest,
+    write_atomically,
+)
+from rt2_jax.data.locks import only_writer
+from rt2_jax.data.registration import data_path
 from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.data.task_modules import declaration
 
 _PLAN_FILE = "plan.json"
-# What TensorFlow puts before the message of an error in a task's own code.
-_IN_GRAPH = re.compile(r"^(\{\{function_node .*?\}\} )?(\w+Error: )?")
-_LONGEST = 1024  # texts that are kept to check lengths before training
+_PARTS = ("shard-*.json", "actions-*.bytes", "states-*.bytes", "digests-*.bytes")
+_LEFT = (f"*.{UNFINISHED}", "failure-*.txt")  # of processes that were killed
 
 
 def cache_task(
@@ -47,21 +50,25 @@ def cache_task(
     split: str = "train",
     shard_steps: int = 10_000,
     report: Callable[[int], None] = lambda steps: None,
+    run: CacheRunner = cache_all_here,
 ) -> CacheInfo:
-    """Writes the steps of a task below `root`, in their order.
+    """Writes the steps of a task below `root`, in their order, one shard of its source at a time.
 
     Until all is there the folder's name ends in `.incomplete`, so no reader takes it for a cache;
-    the same call continues an interrupted one. On a finished cache it does nothing.
+    the same call continues an interrupted one with the shards that are not finished. On a finished
+    cache it does nothing. The result is the same, byte for byte, whoever caches the shards.
 
     Args:
       task: registered with `robot_task` or `web_task`.
       root: folder of all caches.
       split: of the task.
-      shard_steps: steps to a file.
-      report: called with the number of steps after each.
+      shard_steps: steps to a file, at most.
+      report: called with the number of steps so far, those of a run before included.
+      run: who caches the shards: this process, `in_processes(...)` or `on_beam(...)`.
 
     Raises:
       FileNotFoundError: the task's data are not on this disk.
+      OSError: another process is writing this cache, or one of those that cache shards was killed.
       ValueError: no such split, a step that cannot be used (the message names task, episode, step
         and field), no steps at all, or a cache of something else is there; it is left as it is.
     """
@@ -69,167 +76,133 @@ def cache_task(
         raise ValueError(f"shard_steps: found {shard_steps}, expected 1 or more")
     if split not in task.splits:
         raise ValueError(f"task {task.name!r} has no split {split!r}; it has {list(task.splits)}")
-    root = pathlib.Path(root)
-    info = dataclasses.replace(step_format(task).info, loss_weight=1.0)  # no part of a cache
+    root = pathlib.Path(root).absolute()
+    info = declaration(task)
     final = cache_directory(root, task.name, split)
-    plan = json.loads(json.dumps({"task": info.to_json(), "shard_steps": shard_steps}))
+    plan: dict[str, Any] = {"task": info, "shard_steps": shard_steps}
     if final.exists():
         found = StepCache(root, task.name, split).info
-        done = {"task": found.task.to_json(), "shard_steps": found.shard_steps}
-        _check_same(final, done, plan)
+        _check_same(final, {"task": found.task.to_json(), "shard_steps": found.shard_steps}, plan)
         return found
+    shards = tuple(task.source.list_shards(split))
+    plan["source_shards"] = {"count": len(shards), "hash": content_hash(list(shards))}
     partial = final.with_name(f"{split}.incomplete")
-    steps = read_steps(task, split)
-    first = next(steps, None)
-    if first is None:
-        raise ValueError(f"task {task.name!r}, split {split!r}: there are no steps")
-    partial.mkdir(parents=True, exist_ok=True)
-    plan_file = partial / _PLAN_FILE
-    if plan_file.exists():
-        _check_same(partial, json.loads(plan_file.read_text(encoding="utf-8")), plan)
-    write_atomically(plan_file, json.dumps(plan))
-    steps = itertools.chain([first], steps)
-    result = _write(partial, info, split, shard_steps, steps, report)
-    # What killed runs have left goes too.
-    for file in (plan_file, *partial.glob("*.array_record.*")):
-        file.unlink()
-    partial.rename(final)
-    return result
+    data_dir = data_path("").absolute()
+    work = CacheWork(task.name, info, split, partial, shard_steps, shards, data_dir)
+    lock = final.with_name(f"{split}.lock")
+    with only_writer(lock, f"another process is writing {final}; wait until it has finished"):
+        try:
+            if not final.exists():  # another process may have finished it meanwhile
+                if not (partial / INFO_FILE).exists():
+                    _begin(work, plan)
+                    run(task, work, report)
+                    _finish(work, TaskInfo.from_json(info))
+                _remove(partial, _PLAN_FILE, *_PARTS, *_LEFT)
+                partial.rename(final)
+        finally:
+            lock.unlink()
+    return StepCache(root, task.name, split).info
 
 
-def _write(
-    folder: pathlib.Path,
-    info: TaskInfo,
-    split: str,
-    shard_steps: int,
-    steps: Iterator[TaskStep],
-    report: Callable[[int], None],
-) -> CacheInfo:
-    """Writes and checks all files of a cache; those that are there already stay."""
-    digest = hashlib.sha256()
-    actions: list[np.ndarray] = []
-    states: list[np.ndarray] = []
-    texts: set[str] = set()
-    targets: set[str] = set()
-    episodes, shards = 0, 0
-    while (head := next(steps, None)) is not None:
-        block = itertools.chain([head], itertools.islice(steps, shard_steps - 1))
-        with _new_shard(folder / shard_file(shards)) as write:
-            for step in block:
-                step.check(info)
-                record = step.pack()
-                write(record)
-                _update(digest, record)
-                actions.append(step.action)
-                states.append(step.state)
-                episodes += step.step == 0
-                texts.add(step.text)
-                targets.add(step.target)
-                report(len(actions))
-        texts, targets = _longest(texts), _longest(targets)
-        shards += 1
-    files = [folder / shard_file(i) for i in range(shards)]
-    _check_written(files, digest.hexdigest())
+def _begin(work: CacheWork, plan: dict[str, Any]) -> None:
+    """Makes the folder, or takes over what an interrupted run of the same plan has left."""
+    work.folder.mkdir(parents=True, exist_ok=True)
+    _remove(work.folder, *_LEFT)
+    file = work.folder / _PLAN_FILE
+    if file.exists():
+        if any(work.folder.glob("shard-*.json")):
+            _check_same(work.folder, json.loads(file.read_text(encoding="utf-8")), plan)
+        else:
+            _remove(work.folder, "*")  # nothing in it is finished
+    write_atomically(file, json.dumps(plan))
+
+
+def _finish(work: CacheWork, info: TaskInfo) -> None:
+    """Makes one cache of all finished shards."""
+    summaries = []
+    for shard, name in enumerate(work.shards):
+        summary = finished_shard(work, shard)
+        if summary is None:
+            raise FileNotFoundError(
+                f"{work.folder}: the files of source shard {name} are not there; whoever cached it "
+                "must write to the same folder"
+            )
+        summaries.append(summary)
+    steps = sum(summary.steps for summary in summaries)
+    if not steps:
+        raise ValueError(f"task {info.name!r}, split {work.split!r}: there are no steps")
+    _check_ids(work, summaries)
+    files, episodes = [], 0
+    for summary in summaries:
+        files += [CacheFile(name, size, count, episodes) for name, size, count in summary.files]
+        episodes += summary.episodes
+    robot = info.robot
+    _join(work, "actions", ACTIONS_FILE, steps, robot.action_space.dimension if robot else 0)
+    _join(work, "states", STATES_FILE, steps, len(robot.state_fields) if robot else 0)
     statistics = None
-    if info.robot:
-        robot = info.robot
+    if robot:
+        actions = np.load(work.folder / ACTIONS_FILE)
         statistics = compute_statistics(robot.action_space, robot.embodiment, actions)
-    np.save(folder / ACTIONS_FILE, np.stack(actions))
-    np.save(folder / STATES_FILE, np.stack(states))
+    digest = hashlib.sha256()
+    for shard in range(len(work.shards)):
+        digest.update(work.part("digests", shard).read_bytes())
     result = CacheInfo(
         task=info,
-        split=split,
-        steps=len(actions),
+        split=work.split,
+        steps=steps,
         episodes=episodes,
-        shard_steps=shard_steps,
-        shard_bytes=tuple(file.stat().st_size for file in files),
+        shard_steps=work.shard_steps,
+        source_shards=work.shards,
+        files=tuple(files),
         hash=digest.hexdigest(),
-        longest_texts=tuple(sorted(texts)),
-        longest_targets=tuple(sorted(targets)),
+        longest_texts=longest(text for each in summaries for text in each.longest_texts),
+        longest_targets=longest(text for each in summaries for text in each.longest_targets),
         statistics=statistics,
     )
-    write_atomically(folder / INFO_FILE, json.dumps(result.to_json(), indent=1) + "\n")
-    return result
+    names = {file.name for file in files}
+    for file in work.folder.glob("steps-*.array_record"):
+        if file.name not in names:  # of a process that was killed while it named its files
+            file.unlink()
+    write_atomically(work.folder / INFO_FILE, json.dumps(result.to_json(), indent=1) + "\n")
 
 
-def read_steps(task: seqio.Task, split: str, *, seed: int | None = None) -> Iterator[TaskStep]:
-    """The steps of a registered task in order, unchecked; with a seed its files in another order.
-
-    Raises:
-      ValueError: TensorFlow cannot read them, or the steps of an episode are not one after the
-        other from 0 on.
-    """
-    source = task.source.get_dataset(split, shuffle=seed is not None, seed=seed)
-    dataset = task.preprocess_precache(source)
-    before: tuple[int, int] | None = None
-    try:
-        for values in dataset.as_numpy_iterator():
-            step = TaskStep(
-                images=tuple(values["images"]),
-                text=values["text"].decode(),
-                target=values["target"].decode(),
-                action=values["action"],
-                state=values["state"],
-                episode=int(values["episode"]),
-                step=int(values["step"]),
-                episode_id=values["episode_id"].decode(),
-            )
-            here = (step.episode, step.step)
-            follows = before is not None and here == (before[0], before[1] + 1)
-            begins = step.step == 0 and (before is None or step.episode != before[0])
-            if not follows and not begins:
+def _check_ids(work: CacheWork, summaries: Sequence[ShardSummary]) -> None:
+    """That no two shards have an episode of one name; the task sees to it in each alone."""
+    seen: dict[str, str] = {}
+    for name, summary in zip(work.shards, summaries, strict=True):
+        for episode in summary.episode_ids:
+            if episode in seen:
                 raise ValueError(
-                    f"task {task.name!r}: found episode {here[0]} step {here[1]} after {before}; "
-                    "expected the steps of each episode one after the other, from 0 on"
+                    f"task {work.task!r}: an episode of source shard {seen[episode]} and one of "
+                    f"{name} are both called {episode!r}, which plans by episode id cannot tell "
+                    "apart; register the task with episode ids that differ"
                 )
-            yield step
-            before = here
-    except tf.errors.OpError as error:
-        line = _IN_GRAPH.sub("", error.message.strip().splitlines()[0])
-        raise ValueError(f"task {task.name!r}, split {split!r}: cannot be read: {line}") from error
+            seen[episode] = name
 
 
-def _longest(texts: set[str]) -> set[str]:
-    return set(heapq.nlargest(_LONGEST, texts, key=lambda text: (len(text), text)))
-
-
-def _update(digest: hashlib._Hash, record: bytes) -> None:
-    digest.update(len(record).to_bytes(8, "little") + record)
-
-
-@contextlib.contextmanager
-def _new_shard(file: pathlib.Path) -> Iterator[Callable[[bytes], None]]:
-    """Takes a file's records; it appears whole at the end. One that is there already stays."""
-    if file.exists():
-        yield lambda record: None
-        return
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    # One record to a group: training reads single steps in any order.
-    writer = ArrayRecordWriter(str(unfinished), "group_size:1")
-    try:
-        yield writer.write
-    except BaseException:
-        writer.close()
-        unfinished.unlink()
-        raise
-    writer.close()
-    unfinished.replace(file)
-
-
-def _check_written(files: list[pathlib.Path], expected: str) -> None:
-    digest = hashlib.sha256()
-    try:
-        for file in files:
-            with ArrayRecordDataSource(str(file)) as source:
-                for i in range(len(source)):
-                    _update(digest, source[i])
-    except Exception as error:  # ArrayRecord has no error class of its own
-        raise ValueError(f"{file}: damaged ({error}); delete it and run again") from error
-    if digest.hexdigest() != expected:
+def _join(work: CacheWork, kind: str, name: str, rows: int, columns: int) -> None:
+    """Writes the numbers of all shards, float32 [rows, columns], as one array."""
+    unfinished = work.folder / f"{name}.{UNFINISHED}"
+    with unfinished.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        for shard in range(len(work.shards)):
+            with work.part(kind, shard).open("rb") as part:
+                shutil.copyfileobj(part, file)
+        size = file.tell() - start
+    if size != 4 * rows * columns:
         raise ValueError(
-            f"{files[0].parent}: its files, of an interrupted run, hold other steps than the "
-            "source gives now; delete the folder and run again"
+            f"{work.folder}: {kind} of {rows} steps take {size} bytes, expected "
+            f"{4 * rows * columns}; delete the folder and run again"
         )
+    unfinished.replace(work.folder / name)
+
+
+def _remove(folder: pathlib.Path, *patterns: str) -> None:
+    for pattern in patterns:
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def _check_same(directory: pathlib.Path, found: dict, wanted: dict) -> None:
@@ -239,10 +212,3 @@ def _check_same(directory: pathlib.Path, found: dict, wanted: dict) -> None:
             f"{directory} holds another cache than the one asked for: {'; '.join(lines)}. Nothing "
             "was changed; cache into another folder, or delete that one"
         )
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from rt2_jax.data.lerobot_rows import Row, read_rows
 from rt2_jax.data.lerobot_video import read_frames
 from rt2_jax.data.recording import IMAGE_FORMATS
 from rt2_jax.data.registration import STEP_FEATURES, data_path, robot_task
+from rt2_jax.data.sharded_source import ShardedSource, chosen
 from rt2_jax.data.task_info import ROBOT_PROMPT
 
 _FIELDS = ("images", "text", "action", "state", "episode", "step", "episode_id")
@@ -26,6 +28,7 @@ _SIGNATURE = {
     for name in _FIELDS
 }
 _TERMINATE = "terminate"
+_BLOCK, _MOST_BLOCKS = 16, 256  # episodes to a block of a split, and blocks to a split
 
 
 def lerobot_names(folder: str, *columns: str) -> tuple[str, ...]:
@@ -88,17 +91,38 @@ class LeRobotSteps:
         for field in self.field_names or {}:
             self.action_space.index(field)
 
-    def read(self, split: str | Sequence[int]) -> Iterator[dict[str, Any]]:
+    def blocks(self, split: str | Sequence[int]) -> list[range]:
+        """Blocks of the episodes of a split, by their places among them.
+
+        They depend on the number of episodes alone: of 16 each, larger where these would be more
+        than 256, since each that is read alone reads all of `meta`.
+
+        Raises:
+          FileNotFoundError, ValueError: as `read`.
+        """
+        count = len(read_lerobot(data_path(self.folder)).select(split))
+        size = max(_BLOCK, -(-count // _MOST_BLOCKS))
+        return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+    def read(
+        self, split: str | Sequence[int], blocks: Sequence[range] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The steps of a split, in order; see `LeRobotFolder.select`.
 
         All that can be known from `meta` and the names of files is checked before the first step.
+
+        Args:
+          split: which episodes.
+          blocks: some of them, by their places, see `blocks`; None for all.
 
         Raises:
           FileNotFoundError: a file is missing.
           ValueError: the data set is not what this expects, or its files disagree.
         """
         folder = read_lerobot(data_path(self.folder))
-        episodes = folder.select(split)
+        selected = folder.select(split)
+        places = list(itertools.chain(*([range(len(selected))] if blocks is None else blocks)))
+        episodes = [selected[place] for place in places]
         for key in self.cameras.values():
             folder.camera(key)
         rate = self.action_space.control_rate_hz
@@ -112,12 +136,13 @@ class LeRobotSteps:
         action = folder.positions(self.action_columns, [renamed.get(f, f) for f in fields])
         state = folder.positions(self._states, self.state_fields)
         _check_files(folder, episodes, list(self.cameras.values()))
-        return self._steps(folder, episodes, action, state)
+        return self._steps(folder, episodes, places, action, state)
 
     def _steps(
         self,
         folder: LeRobotFolder,
         episodes: Sequence[Episode],
+        places: Sequence[int],
         action: list[int],
         state: list[int],
     ) -> Iterator[dict[str, Any]]:
@@ -126,7 +151,8 @@ class LeRobotSteps:
         cameras = list(self.cameras.values())
         stored = [key for key in cameras if folder.columns[key].kind == "image"]
         columns = list(dict.fromkeys([*self.action_columns, *self._states]))
-        for number, (episode, rows) in enumerate(read_rows(folder, episodes, columns, stored)):
+        read = read_rows(folder, episodes, columns, stored)
+        for number, (episode, rows) in zip(places, read, strict=True):
             videos = {
                 key: read_frames(
                     episode.videos[key][0],
@@ -202,27 +228,35 @@ def _check_files(
         )
 
 
-def lerobot_source(
-    steps: LeRobotSteps, splits: Mapping[str, str | Sequence[int]]
-) -> seqio.DataSource:
+def lerobot_source(steps: LeRobotSteps, splits: Mapping[str, str | Sequence[int]]) -> ShardedSource:
     """Steps of a LeRobot data set of version 2.0, 2.1 or 3.0, read where it is.
 
     Frames are decoded one after the other, so an episode may be longer than memory. Nothing is read
-    before the data are asked for.
+    before the data are asked for. A shard is a block of episodes, see `LeRobotSteps.blocks`.
 
     Args:
       steps: what becomes a step.
       splits: name -> episodes, as `LeRobotFolder.select` takes them: "0:80", ":90%", [3, 5, 8].
     """
 
-    def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed
-        steps.read(splits[split])  # refuses before TensorFlow wraps what is raised
+    def dataset(
+        split: str, shuffle_files: bool, shard_info: seqio.ShardInfo | None
+    ) -> tf.data.Dataset:
+        del shuffle_files
+        blocks = None if shard_info is None else chosen(steps.blocks(splits[split]), shard_info)
+        steps.read(splits[split], blocks)  # refuses before TensorFlow wraps what is raised
         return tf.data.Dataset.from_generator(
-            lambda: steps.read(splits[split]), output_signature=_SIGNATURE
+            lambda: steps.read(splits[split], blocks), output_signature=_SIGNATURE
         )
 
-    return seqio.FunctionDataSource(dataset, splits=tuple(splits))
+    def names(split: str) -> list[str]:
+        steps.read(splits[split])  # looks for all files, not only those of one block
+        return [
+            f"{steps.folder}, episodes {block[0]} to {block[-1]} of the split"
+            for block in steps.blocks(splits[split])
+        ]
+
+    return ShardedSource(dataset, names, splits)
 
 
 def lerobot_task(

@@ -26,7 +26,8 @@ PlanSource = Callable[[Mapping[str, Any]], str | None]
 """From a step to its plan, None or "" where it has none.
 
 A step has `text`, `episode_id`, `episode`, `step`, `images`, `action` and what else its task's
-preprocessors give (`state`, `target`, columns), as strings and arrays.
+preprocessors give (`state`, `target`, columns), as strings and arrays. `episode` is the number in
+the split of RLDS and LeRobot data sets; other sources may count the episodes of each shard.
 """
 
 
@@ -106,7 +107,11 @@ def with_plans(
         spec = {**dataset.element_spec, "target": tf.TensorSpec([], tf.string)}
         return tf.data.Dataset.from_generator(lambda: steps(dataset), output_signature=spec)
 
-    return derive_task(task, name, prompt=prompt, preprocessors=[preprocess])
+    # Shards of a source are cached one by one, so two of them are compared afterwards.
+    by_id = isinstance(plans, PlanFile)
+    return derive_task(
+        task, name, prompt=prompt, preprocessors=[preprocess], unique_episode_ids=by_id
+    )
 
 
 def _readable(value: Any) -> Any:

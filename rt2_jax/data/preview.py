@@ -10,9 +10,9 @@ import seqio
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import BoundCodec
 from rt2_jax.actions.statistics import compute_statistics, resolve_bounds
-from rt2_jax.data.cache_writer import read_steps
 from rt2_jax.data.registration import data_path, step_format
 from rt2_jax.data.resolve import find_tasks
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.task_info import RobotInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer
 

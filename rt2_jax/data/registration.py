@@ -52,6 +52,7 @@ class StepFormat:
       read_from: where its data are read from; relative to `data_path`.
       slots: values of slots of the prompt that are the same in all steps.
       columns: further fields of the steps, for tasks that are derived from this one.
+      unique_episode_ids: whether no two episodes of a split may have one id.
 
     Raises:
       ValueError: the prompt has no such slot, or a column is called as a field.
@@ -63,11 +64,13 @@ class StepFormat:
         read_from: str,
         slots: Mapping[str, str] | None = None,
         columns: Sequence[str] = (),
+        unique_episode_ids: bool = False,
     ) -> None:
         self.info = info
         self.read_from = read_from
         self.slots = dict(slots or {})
         self.columns = tuple(columns)
+        self.unique_episode_ids = unique_episode_ids
         names = slot_names(info.prompt)
         if unknown := sorted(set(self.slots) - set(names)):
             raise ValueError(
@@ -224,6 +227,7 @@ def derive_task(
     *,
     prompt: str,
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
+    unique_episode_ids: bool = False,
 ) -> seqio.Task:
     """Registers a task of a registered one's data with another prompt.
 
@@ -233,6 +237,7 @@ def derive_task(
       prompt: of the model; slots of this one's are filled from columns of the registered one's
         steps, and from its constants.
       preprocessors: from its steps to those of the new one.
+      unique_episode_ids: whether caching refuses two episodes of one id.
 
     Raises:
       KeyError, ValueError: no such task, or the new name is registered already.
@@ -244,8 +249,11 @@ def derive_task(
     columns = [*form.columns, *slot_names(form.info.prompt)]
     slots = {slot: value for slot, value in form.slots.items() if slot in names}
     info = dataclasses.replace(form.info, name=name, prompt=prompt)
+    unique = unique_episode_ids or form.unique_episode_ids
     return _register(
-        base.source, [*before, *preprocessors], StepFormat(info, form.read_from, slots, columns)
+        base.source,
+        [*before, *preprocessors],
+        StepFormat(info, form.read_from, slots, columns, unique),
     )
 
 

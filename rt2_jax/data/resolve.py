@@ -11,7 +11,7 @@ import seqio
 from rt2_jax.actions.identity import differences
 from rt2_jax.actions.statistics import ActionStatistics, StatisticsTable
 from rt2_jax.data.cache import StepCache, cache_directory
-from rt2_jax.data.cache_writer import write_atomically
+from rt2_jax.data.cache_shard import write_atomically
 from rt2_jax.data.manifest import (
     Manifest,
     MixtureTask,

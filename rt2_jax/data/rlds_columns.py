@@ -12,7 +12,7 @@ import tensorflow as tf
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.data.columns import Column, parse_column
 from rt2_jax.data.registration import robot_task
-from rt2_jax.data.rlds_reader import EPISODE_ID, leaves, rlds_source
+from rt2_jax.data.rlds_reader import EPISODE_ID, leaves, numbered_episodes, rlds_source
 from rt2_jax.data.task_info import ROBOT_PROMPT
 
 ALL_STEPS = 1 << 30
@@ -97,19 +97,25 @@ class StepsOfColumns:
             flag: str = self._columns.keep
             self._check_has((flag,), dataset.element_spec)
             dataset = dataset.filter(lambda episode: leaves(episode)[flag])
-        episodes = dataset.flat_map(self._whole).filter(
-            lambda episode: tf.reduce_any(tf.strings.strip(episode["text"][:1]) != "")
+        episodes = (
+            numbered_episodes(dataset)
+            .flat_map(self._whole)
+            .filter(lambda episode: tf.reduce_any(tf.strings.strip(episode["text"][:1]) != ""))
         )
-        return episodes.enumerate().flat_map(_steps)
+        return episodes.flat_map(_steps)
 
-    def _whole(self, episode: Mapping[str, Any]) -> tf.data.Dataset:
+    def _whole(self, number: tf.Tensor, episode: Mapping[str, Any]) -> tf.data.Dataset:
         fields = self._columns.fields
         self._check_has(fields, episode["steps"].element_spec)
 
         def columns(steps: Mapping[str, Any]) -> dict[str, tf.Tensor]:
             found = leaves(steps)
             read = self.episode({path: found[path] for path in fields})
-            return {**read, "episode_id": episode[EPISODE_ID]}
+            return {
+                **read,
+                "episode": number,
+                "episode_id": episode[EPISODE_ID],
+            }
 
         # No `map` before `batch`: TensorFlow would fuse the two and set up a place for every step
         # of the largest batch.
@@ -163,9 +169,9 @@ class StepsOfColumns:
         return joined
 
 
-def _steps(number: tf.Tensor, episode: Mapping[str, Any]) -> tf.data.Dataset:
-    columns = {name: values for name, values in episode.items() if name != "episode_id"}
-    of_all = {"episode": number, "episode_id": episode["episode_id"]}
+def _steps(episode: Mapping[str, Any]) -> tf.data.Dataset:
+    of_all = {name: episode[name] for name in ("episode", "episode_id")}
+    columns = {name: values for name, values in episode.items() if name not in of_all}
     steps = tf.data.Dataset.from_tensor_slices(columns).enumerate()
     return steps.map(lambda index, step: {**step, **of_all, "step": index})
 

@@ -14,11 +14,11 @@ import numpy as np
 import seqio
 import tensorflow_datasets as tfds
 
-from rt2_jax.data.cache_writer import read_steps
 from rt2_jax.data.locks import only_writer
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.rlds import ExampleEncoder, image_key
 from rt2_jax.data.step import TaskStep
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.task_info import RobotInfo, TaskInfo
 from rt2_jax.data.tfrecord import write_records
 

@@ -11,15 +11,19 @@ import tensorflow_datasets as tfds
 
 from rt2_jax.data.recording import read_recording
 from rt2_jax.data.registration import data_path
+from rt2_jax.data.sharded_source import ShardedSource, chosen
 from rt2_jax.data.task_info import RobotInfo
+from rt2_jax.data.tfds_parts import read_tfds, tfds_shards
 
 Tensors = Mapping[str, Any]
 EPISODE_ID = "tfds_id"
 """Of every episode: its split, file and number in the file, e.g. `toto-train.tfrecord-00002__7`."""
+EPISODE_NUMBER = "number_in_split"
+"""Of every episode: int64 from 0, the same whichever shards of the split are read."""
 
 
-class RldsSource(seqio.FunctionDataSource):
-    """A SeqIO source that says which folder it reads, for tools that look at the raw data.
+class RldsSource(ShardedSource):
+    """A source that says which folder it reads, for tools that look at the raw data.
 
     Attributes:
       directory: relative to `data_path`.
@@ -27,9 +31,13 @@ class RldsSource(seqio.FunctionDataSource):
     """
 
     def __init__(
-        self, episodes: Callable[..., tf.data.Dataset], directory: str, slices: Mapping[str, str]
+        self,
+        episodes: Callable[..., tf.data.Dataset],
+        shards: Callable[[str], Sequence[str]],
+        directory: str,
+        slices: Mapping[str, str],
     ) -> None:
-        super().__init__(episodes, splits=tuple(slices))
+        super().__init__(episodes, shards, slices)
         self.directory = directory
         self.slices = dict(slices)
 
@@ -43,7 +51,8 @@ def rlds_source(
 ) -> RldsSource:
     """Episodes of a folder that `tfds.builder_from_directory` reads, in their order on disk.
 
-    Pictures stay encoded. Nothing is read before the data are asked for.
+    Pictures stay encoded. Nothing is read before the data are asked for. A shard is some
+    files of the split, see `tfds_shards`.
 
     Args:
       directory: the one with `features.json`; relative to `data_path`.
@@ -52,8 +61,7 @@ def rlds_source(
       fields: paths below a step of all that is read; None for everything, as where one is missing.
     """
 
-    def episodes(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del seed
+    def open_builder() -> tfds.core.DatasetBuilder:
         path = data_path(directory)
         if not (path / "features.json").is_file():
             raise FileNotFoundError(
@@ -68,22 +76,55 @@ def rlds_source(
                     f"{path}: its state is {list(info.state_fields)}, expected "
                     f"{list(recorded.state_fields)}"
                 )
-        builder = tfds.builder_from_directory(path)
-        steps = _chosen(builder.info.features["steps"].feature, fields)
+        return tfds.builder_from_directory(path)
+
+    def episodes(
+        split: str, shuffle_files: bool, shard_info: seqio.ShardInfo | None
+    ) -> tf.data.Dataset:
+        builder = open_builder()
+        steps = _chosen_fields(builder.info.features["steps"].feature, fields)
         images = {
             key: tfds.decode.SkipDecoding()
             for key, feature in steps["observation"].items()
             if isinstance(feature, tfds.features.Image)
         }
-        return builder.as_dataset(
-            split=splits[split],
+        dataset = read_tfds(
+            builder,
+            splits[split],
+            shard_info,
             shuffle_files=shuffle_files,
             decoders=_DecodeSteps(steps, {"steps": {"observation": images}}),
-            # Files one after the other, so that episodes have one order.
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=True),
+            add_tfds_id=True,
+        )
+        return tf.data.Dataset.zip((dataset, _numbers(builder, splits[split], shard_info))).map(
+            lambda episode, number: {**episode, EPISODE_NUMBER: number}
         )
 
-    return RldsSource(episodes, directory, splits)
+    def shards(split: str) -> list[str]:
+        return [shard.name for shard in tfds_shards(open_builder(), splits[split])]
+
+    return RldsSource(episodes, shards, directory, splits)
+
+
+def _numbers(
+    builder: tfds.core.DatasetBuilder, split: str, shard_info: seqio.ShardInfo | None
+) -> tf.data.Dataset:
+    """The number in the split of each episode of the chosen shards."""
+    shards = chosen(tfds_shards(builder, split), shard_info)
+    bounds = [[shard.examples.start, shard.examples.stop] for shard in shards]
+    return tf.data.Dataset.from_tensor_slices(tf.constant(bounds, tf.int64)).flat_map(
+        lambda bound: tf.data.Dataset.range(bound[0], bound[1])
+    )
+
+
+def numbered_episodes(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Pairs of an episode's number in its split and the episode.
+
+    In data that do not come from `rlds_source` episodes are counted as they come.
+    """
+    if EPISODE_NUMBER not in dataset.element_spec:
+        return dataset.enumerate()
+    return dataset.map(lambda episode: (episode[EPISODE_NUMBER], episode))
 
 
 class _DecodeSteps(tfds.decode.PartialDecoding):
@@ -98,7 +139,7 @@ class _DecodeSteps(tfds.decode.PartialDecoding):
         return tfds.features.FeaturesDict({**around, "steps": tfds.features.Dataset(self._steps)})
 
 
-def _chosen(
+def _chosen_fields(
     features: tfds.features.FeaturesDict, fields: Sequence[str] | None
 ) -> tfds.features.FeaturesDict:
     """The features of these fields; all of them where one is missing, so that it can be named."""
@@ -162,6 +203,6 @@ def steps_of_episodes(
                 )
             )
 
-        return dataset.enumerate().flat_map(steps)
+        return numbered_episodes(dataset).flat_map(steps)
 
     return preprocess

@@ -11,10 +11,10 @@ import seqio
 
 from rt2_jax.actions.identity import differences
 from rt2_jax.data.cache import CacheInfo
-from rt2_jax.data.cache_writer import read_steps
 from rt2_jax.data.mixture_order import source_seed
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.step import TaskStep
+from rt2_jax.data.step_reader import read_shard, read_steps
 from rt2_jax.data.task_info import TaskInfo
 
 _ENDLESS = 2**62
@@ -24,7 +24,7 @@ _LOOKED_AT = 100
 class StepStream:
     """A task's steps by number as from a cache, but in one direction only, and without end.
 
-    Every epoch reads the source's files in another order. What is promised is less than with a
+    Every epoch reads the source's shards in another order. What is promised is less than with a
     cache: a restart does not go on where it was, and another number of hosts gives other batches.
 
     Args:
@@ -60,7 +60,7 @@ class StepStream:
         self._first_actions = np.stack([step.action for step in first])
         texts = tuple(sorted({step.text for step in first}))
         targets = tuple(sorted({step.target for step in first}))
-        self.info = CacheInfo(info, split, 0, 0, 1, (), "", texts, targets, None)
+        self.info = CacheInfo(info, split, 0, 0, 1, (), (), "", texts, targets, None)
         self.begin(seed=0)
 
     def begin(self, *, seed: int, host: int = 0, hosts: int = 1) -> None:
@@ -93,15 +93,20 @@ class StepStream:
         return self._first_actions
 
     def _endless(self, seed: int, host: int, hosts: int) -> Iterator[TaskStep]:
+        name, split = self.info.task.name, self.info.split
+        shards = len(self._task.source.list_shards(split))
+        shared = shards < hosts  # then every host reads everything and keeps its episodes
         for epoch in itertools.count():
-            found = False
-            order = source_seed(seed, self.info.task.name, f"epoch {epoch}")
-            for step in read_steps(self._task, self.info.split, seed=order):
-                if step.episode % hosts == host:
-                    found = True
-                    yield step
+            rng = np.random.default_rng(source_seed(seed, name, f"epoch {epoch}"))
+            order = [s for s in rng.permutation(shards).tolist() if shared or s % hosts == host]
+            episode, found = -1, False
+            for shard in order:
+                for step in read_shard(self._task, split, shard, shards):
+                    episode += step.step == 0
+                    if not shared or episode % hosts == host:
+                        found = True
+                        yield step
             if not found:
                 raise ValueError(
-                    f"task {self.info.task.name!r} has fewer episodes than there are hosts "
-                    f"({hosts}); cache it"
+                    f"task {name!r} has too few episodes for each of {hosts} hosts; cache it"
                 )

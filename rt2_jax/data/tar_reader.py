@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import tensorflow as tf
 from rt2_jax.data.image import decode_image, shrink
 from rt2_jax.data.photo_source import WEB_SIGNATURE
 from rt2_jax.data.registration import data_path
+from rt2_jax.data.sharded_source import ShardedSource, chosen
 from rt2_jax.data.tar_shards import TarSample, find_shards, read_shard
 
 _LOG = logging.getLogger("rt2_jax.data")
@@ -28,8 +30,10 @@ def tar_source(
     keep: Callable[[Mapping[str, Any]], bool] | None = None,
     longest_side: int | None = None,
     skip_damaged: bool = False,
-) -> seqio.DataSource:
+) -> ShardedSource:
     """The pictures of tar shards with their texts; one sample is in memory at a time.
+
+    A shard of the source is one of these files.
 
     Texts are named by the file of the sample that holds them: `txt`, or `json:caption` for a key
     of its JSON.
@@ -47,9 +51,14 @@ def tar_source(
         shard always is.
     """
 
-    def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed
-        files = find_shards(data_path(folder), shards[split])
+    def find(split: str) -> list[pathlib.Path]:
+        return find_shards(data_path(folder), shards[split])
+
+    def dataset(
+        split: str, shuffle_files: bool, shard_info: seqio.ShardInfo | None
+    ) -> tf.data.Dataset:
+        del shuffle_files
+        files = chosen(find(split), shard_info)
 
         def steps() -> Iterator[dict[str, Any]]:
             number, damaged = 0, 0
@@ -75,16 +84,21 @@ def tar_source(
                     yield step
             if damaged:
                 _LOG.warning(
-                    "%s, split %s: %d damaged samples left out, %d used",
+                    "%s, split %s%s: %d damaged samples left out, %d used",
                     folder,
                     split,
+                    "" if shard_info is None else f", {', '.join(file.name for file in files)}",
                     damaged,
                     number,
                 )
 
         return tf.data.Dataset.from_generator(steps, output_signature=WEB_SIGNATURE)
 
-    return seqio.FunctionDataSource(dataset, splits=tuple(shards))
+    def names(split: str) -> list[str]:
+        root = data_path(folder)
+        return [str(file.relative_to(root)) for file in find(split)]
+
+    return ShardedSource(dataset, names, shards)
 
 
 def _picture(sample: TarSample, longest_side: int | None, *, check: bool) -> bytes:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import seqio
 
 from rt2_jax.data.cache import INFO_FILE, StepCache, cache_directory
-from rt2_jax.data.cache_writer import read_steps
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.step import TaskStep
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.task_info import TaskInfo
 
 

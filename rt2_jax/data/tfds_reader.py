@@ -11,14 +11,17 @@ import tensorflow_datasets as tfds
 
 from rt2_jax.data.image import shrink
 from rt2_jax.data.registration import data_path
+from rt2_jax.data.sharded_source import ShardedSource
+from rt2_jax.data.tfds_parts import read_tfds, tfds_shards
 
 Tensors = Mapping[str, Any]
 
 
-def tfds_source(directory: str, splits: Mapping[str, str]) -> seqio.DataSource:
+def tfds_source(directory: str, splits: Mapping[str, str]) -> ShardedSource:
     """Examples of a folder that `tfds.builder_from_directory` reads, in their order on disk.
 
-    Pictures stay encoded. Nothing is ever downloaded, and nothing is read before it is asked for.
+    Pictures stay encoded. Nothing is ever downloaded, and nothing is read before it is asked for. A
+    shard is some files of the split, see `tfds_shards`.
 
     Args:
       directory: the one with `features.json`, e.g. `coco_captions/2014/1.1.0`; relative to
@@ -26,29 +29,32 @@ def tfds_source(directory: str, splits: Mapping[str, str]) -> seqio.DataSource:
       splits: name -> split of the data set, e.g. `{"train": "train[:90%]"}`.
     """
 
-    def examples(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del seed
+    def open_builder() -> tfds.core.DatasetBuilder:
         path = data_path(directory)
         if not (path / "features.json").is_file():
             raise FileNotFoundError(
                 f"no TFDS data set at {path}: expected a folder with features.json, as "
                 "`tfds build` prepares it; set RT2_DATA_DIR to the folder above"
             )
-        builder = tfds.builder_from_directory(path)
+        return tfds.builder_from_directory(path)
+
+    def examples(
+        split: str, shuffle_files: bool, shard_info: seqio.ShardInfo | None
+    ) -> tf.data.Dataset:
+        builder = open_builder()
         pictures = {
             key: tfds.decode.SkipDecoding()
             for key, feature in builder.info.features.items()
             if isinstance(feature, tfds.features.Image)
         }
-        return builder.as_dataset(
-            split=splits[split],
-            shuffle_files=shuffle_files,
-            decoders=pictures,
-            # Files one after the other, so that examples have one order.
-            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+        return read_tfds(
+            builder, splits[split], shard_info, shuffle_files=shuffle_files, decoders=pictures
         )
 
-    return seqio.FunctionDataSource(examples, splits=tuple(splits))
+    def shards(split: str) -> list[str]:
+        return [shard.name for shard in tfds_shards(open_builder(), splits[split])]
+
+    return ShardedSource(examples, shards, splits)
 
 
 def steps_of_examples(

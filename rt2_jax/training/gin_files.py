@@ -25,7 +25,7 @@ from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
 from rt2_jax.training.optimizers import AdamW
-from rt2_jax.training.run import RunConfig
+from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig
 from rt2_jax.training.value_types import check_types

@@ -1,6 +1,7 @@
 """Small registered tasks and their caches; what a test registers is gone after it."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -107,8 +108,60 @@ def source():
 
 
 @pytest.fixture
+def sharded(source):
+    """A SeqIO source of these steps with a shard for each episode, which is 0 in it."""
+    from rt2_jax.data.sharded_source import ShardedSource, chosen
+
+    def make(steps):
+        episodes = [list(group) for _, group in itertools.groupby(steps, lambda s: s["episode"])]
+        alone = [[{**step, "episode": 0} for step in episode] for episode in episodes]
+        names = [episode[0]["episode_id"] for episode in episodes]
+
+        def read(split, shuffle_files, shard_info):
+            if shard_info is None:
+                return source(steps).get_dataset(split, shuffle=False)
+            (shard,) = chosen(alone, shard_info)
+            return source(shard).get_dataset(split, shuffle=False)
+
+        return ShardedSource(read, lambda split: names, ["train"])
+
+    return make
+
+
+@pytest.fixture
+def check_shards():
+    """Checks a source's shards by the steps of a task of it; returns their names.
+
+    Every shard alone, one after the other, are the whole split, and a part of two has every other
+    one. With `numbered` the numbers of the episodes are those of the whole split, too.
+    """
+    import seqio
+
+    def check(task, split="train", numbered=False):
+        def steps(part=None):
+            dataset = task.source.get_dataset(split, shuffle=False, shard_info=part)
+            found = list(task.preprocess_precache(dataset).as_numpy_iterator())
+            for step in found:
+                step.update({name: step[name].tolist() for name in ("images", "action", "state")})
+                if not numbered:
+                    del step["episode"]
+            return found
+
+        names = task.source.list_shards(split)
+        alone = [steps(seqio.ShardInfo(i, len(names))) for i in range(len(names))]
+        assert len(names) > 1 and any(alone)
+        assert list(itertools.chain(*alone)) == steps()
+        assert list(itertools.chain(*alone[1::2])) == steps(seqio.ShardInfo(1, 2))
+        with pytest.raises(ValueError, match=f"part 0 of {len(names) + 1}, but there are"):
+            steps(seqio.ShardInfo(0, len(names) + 1))
+        return names
+
+    return check
+
+
+@pytest.fixture
 def robot(registry, source):
-    """Registers a robot task of these steps."""
+    """Registers a robot task of these steps, or of a source."""
     from rt2_jax.data.registration import robot_task
 
     def make(name="arm_pick", steps=None, plans=("",), **changes):
@@ -120,9 +173,10 @@ def robot(registry, source):
             "image_size": SIZE,
             "read_from": "arm",
         }
+        given = changes.pop("source", None)
         return robot_task(
             name,
-            source(robot_steps(plans=plans) if steps is None else steps),
+            given or source(robot_steps(plans=plans) if steps is None else steps),
             **{**options, **changes},
         )
 

@@ -1,6 +1,8 @@
 """The cache: what comes out is what went in, bad steps are named, nothing is overwritten."""
 
+import fcntl
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -53,40 +55,104 @@ class Stop(Exception):
     pass
 
 
-def test_an_interrupted_cache_is_no_cache_and_continues(robot, tmp_path):
-    task = robot()
-    whole = cache_task(task, tmp_path / "whole", shard_steps=2)
+def stop_at(number):
+    """Ends caching as an error would, at the step of this number."""
 
-    def stop(steps):
-        if steps == 7:
+    def report(steps):
+        if steps == number:
             raise Stop
 
+    return report
+
+
+def test_an_interrupted_cache_is_no_cache_and_continues_with_the_shards_that_are_missing(
+    robot, sharded, tmp_path
+):
+    task = robot(source=sharded(robot_steps()))
+    whole = cache_task(task, tmp_path / "whole", shard_steps=2)
     with pytest.raises(Stop):
-        cache_task(task, tmp_path / "cut", shard_steps=2, report=stop)
+        cache_task(task, tmp_path / "cut", shard_steps=2, report=stop_at(8))
     with pytest.raises(FileNotFoundError, match="task 'arm_pick' is not cached.*rt2 data cache"):
         StepCache(tmp_path / "cut", "arm_pick", "train")
     partial = tmp_path / "cut/arm_pick/train.incomplete"
     written = {p: p.stat().st_mtime_ns for p in partial.glob("*.array_record")}
-    assert len(written) == 3
-    (partial / "steps-00003.array_record.99").write_bytes(b"of a killed run")
-    assert cache_task(task, tmp_path / "cut", shard_steps=2) == whole
+    assert len(written) == 4 and len(list(partial.glob("shard-*.json"))) == 2
+    (partial / "steps-00002-00000.array_record.0.unfinished").write_bytes(b"of a killed run")
+    told = []
+    assert cache_task(task, tmp_path / "cut", shard_steps=2, report=told.append) == whole
+    assert told == [3, 7, 8, 9]
     final = tmp_path / "cut/arm_pick/train"
+    assert files(final).keys() == {final / p.name for p in files(tmp_path / "whole")}
     assert len(list(final.iterdir())) == 5 + 3
     assert all((final / p.name).stat().st_mtime_ns == time for p, time in written.items())
 
 
-def test_files_of_an_interrupted_run_that_hold_other_steps_are_refused(robot, tmp_path):
-    def stop(steps):
-        if steps == 3:
-            raise Stop
+def test_a_run_that_was_killed_before_its_folder_got_its_name_has_finished(robot, tmp_path):
+    task = robot()
+    info = cache_task(task, tmp_path)
+    before = {p.name: data for p, data in files(tmp_path).items()}
+    final = tmp_path / "arm_pick/train"
+    final.rename(final.with_name("train.incomplete"))
+    (tmp_path / "arm_pick/train.incomplete/actions-00000.bytes").write_bytes(b"not yet removed")
+    assert cache_task(task, tmp_path, report=stop_at(1)) == info, "nothing is read again"
+    assert {p.name: data for p, data in files(final).items()} == before
 
+
+def test_what_an_interrupted_run_has_finished_is_read_again_and_compared(robot, sharded, tmp_path):
+    task = robot(source=sharded(robot_steps()))
     with pytest.raises(Stop):
-        cache_task(robot("arm_a"), tmp_path, shard_steps=2, report=stop)
+        cache_task(task, tmp_path, report=stop_at(4))
+    (file,) = (tmp_path / "arm_pick/train.incomplete").glob("*.array_record")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="steps-00000-00000.array_record: .*delete it and run ag"):
+        cache_task(task, tmp_path)
+    file.unlink()
+    assert cache_task(task, tmp_path).steps == 9
+
+
+def test_other_shards_of_the_source_than_when_it_was_interrupted_are_refused(
+    robot, sharded, tmp_path
+):
+    with pytest.raises(Stop):
+        cache_task(robot("arm_a", source=sharded(robot_steps())), tmp_path, report=stop_at(4))
     (tmp_path / "arm_a").rename(tmp_path / "arm_b")
-    plan = tmp_path / "arm_b/train.incomplete/plan.json"
+    partial = tmp_path / "arm_b/train.incomplete"
+    plan = partial / "plan.json"
     plan.write_text(plan.read_text().replace("arm_a", "arm_b"))
-    with pytest.raises(ValueError, match="hold other steps than the source gives now"):
-        cache_task(robot("arm_b", robot_steps(seed=1)), tmp_path, shard_steps=2)
+    other = robot("arm_b", source=sharded(robot_steps((3, 4))))
+    with pytest.raises(ValueError, match="source_shards.count: 3, not 2.*Nothing was changed"):
+        cache_task(other, tmp_path)
+    (partial / "shard-00000.json").unlink()
+    assert cache_task(other, tmp_path).steps == 7, "nothing was finished, so it begins again"
+
+
+def test_the_hash_and_the_steps_do_not_depend_on_the_shards_of_the_source(robot, sharded, tmp_path):
+    one = cache_task(robot("arm_a"), tmp_path)
+    three = cache_task(robot("arm_b", source=sharded(robot_steps())), tmp_path)
+    assert one.hash == three.hash and (one.episodes, len(three.source_shards)) == (3, 3)
+    first, second = (StepCache(tmp_path, name, "train") for name in ("arm_a", "arm_b"))
+    assert [first[i].pack() for i in range(9)] == [second[i].pack() for i in range(9)]
+
+
+def test_two_processes_do_not_write_one_cache(robot, tmp_path):
+    (tmp_path / "arm_pick").mkdir()
+    with (tmp_path / "arm_pick/train.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process is writing .*arm_pick/train; wait"):
+            cache_task(robot(), tmp_path)
+
+
+def test_opening_a_cache_makes_room_for_its_files(robot, tmp_path):
+    cache_task(robot(), tmp_path, shard_steps=2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 100, hard))
+        StepCache(tmp_path, "arm_pick", "train")
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard - 95, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_finished_cache_stays_as_it_is(robot, tmp_path):
@@ -190,20 +256,20 @@ def open_cache(folder):
 
 
 def test_a_file_that_was_cut_short_is_named(cached):
-    file = cached / "steps-00001.array_record"
+    file = cached / "steps-00000-00001.array_record"
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(ValueError, match="steps-00001.array_record: damaged, found .* delete"):
+    with pytest.raises(ValueError, match="00000-00001.array_record: damaged, found .* delete"):
         open_cache(cached)
 
 
 def test_a_missing_file_is_named(cached):
-    (cached / "steps-00002.array_record").unlink()
-    with pytest.raises(FileNotFoundError, match="steps-00002.array_record is missing; delete"):
+    (cached / "steps-00000-00002.array_record").unlink()
+    with pytest.raises(FileNotFoundError, match="00000-00002.array_record is missing; delete"):
         open_cache(cached)
 
 
 def test_damaged_bytes_are_noticed_when_the_step_is_read(cached):
-    file = cached / "steps-00000.array_record"
+    file = cached / "steps-00000-00000.array_record"
     data = bytearray(file.read_bytes())
     position = data.find(b"pick object") if b"pick object" in data else len(data) // 2
     data[position] ^= 255
@@ -218,7 +284,7 @@ def test_damaged_information_is_one_clear_line(cached):
     info = cached / "info.json"
     data = json.loads(info.read_text())
     info.write_text(json.dumps({**data, "version": 99}))
-    with pytest.raises(ValueError, match="version 99, this code reads 2: cache it again"):
+    with pytest.raises(ValueError, match="version 99, this code reads 3: delete .*train and cache"):
         open_cache(cached)
     info.write_text(json.dumps({**data, "steps": 8}))
     with pytest.raises(ValueError, match="damaged, found 9 steps, expected 8"):

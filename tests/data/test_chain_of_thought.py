@@ -11,13 +11,14 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.space import rt2_action_space
 from rt2_jax.actions.statistics import resolve_bounds
 from rt2_jax.actions.vocabulary import ActionVocabulary
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.examples import mixture_examples
 from rt2_jax.data.manifest import open_caches
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.plans import PlanFile, plan_column, with_plans
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import resolve_mixture
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
 
 from .conftest import robot_steps
@@ -154,6 +155,19 @@ def test_two_episodes_of_one_name_cannot_be_told_apart_by_a_file(
         "arm_pick", "function", lambda step: f"plan {step['episode']}", target="{plan}"
     )
     assert plans_of(task)[2:4] == ["plan 0", "plan 1"]
+
+
+def test_two_episodes_of_one_name_in_two_shards_are_refused_when_all_are_cached(
+    registry, robot, sharded, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path))
+    (tmp_path / "plans.json").write_text(json.dumps({"twice": "x"}))
+    robot(source=sharded([{**step, "episode_id": "twice"} for step in robot_steps()]))
+    task = with_plans("arm_pick", "file", PlanFile("plans.json"))
+    with pytest.raises(ValueError, match="source shard twice and one of twice are both called 'tw"):
+        cache_task(task, tmp_path / "cache")
+    task = with_plans("arm_pick", "same", lambda step: "x")
+    assert cache_task(task, tmp_path / "cache").episodes == 3
 
 
 def test_a_missing_file_is_named(file, tmp_path):

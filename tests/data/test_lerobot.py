@@ -11,10 +11,11 @@ import pytest
 
 from rt2_jax.actions.named_space import named_action_space
 from rt2_jax.data.cache import StepCache
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.lerobot import read_lerobot
 from rt2_jax.data.lerobot_steps import LeRobotSteps, lerobot_names, lerobot_task
+from rt2_jax.data.step_reader import read_steps
 
 from .lerobot_sets import (
     CAMERAS,
@@ -433,3 +434,17 @@ def resident():
 def test_read_steps_of_a_task_are_those_of_the_source(copied, registry):
     task = lerobot_task("arms", STEPS, {"train": ":2", "validation": [2]}, embodiment="two_arms")
     check_steps([step.__dict__ for step in read_steps(task, "validation")], [2])
+
+
+def test_the_shards_of_the_source_are_blocks_of_episodes(
+    copied, registry, check_shards, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("rt2_jax.data.lerobot_steps._BLOCK", 1)
+    task = lerobot_task("arms", STEPS, {"train": ":", "two": [0, 2]}, embodiment="two_arms")
+    names = [f"set, episodes {i} to {i} of the split" for i in range(3)]
+    assert check_shards(task, numbered=True) == names
+    assert check_shards(task, "two", numbered=True) == names[:2]
+    info = cache_task(task, tmp_path / "cache")
+    assert (info.steps, info.episodes, len(info.source_shards)) == (16, 3, 3)
+    monkeypatch.setattr("rt2_jax.data.lerobot_steps._MOST_BLOCKS", 2)
+    assert [list(block) for block in STEPS.blocks(":")] == [[0, 1], [2]]

@@ -5,10 +5,11 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.prompt_template import fill_prompt, slot_names, with_slots
 from rt2_jax.data.prompts import PROMPTS, prompt_of
 from rt2_jax.data.registration import derive_task, step_format
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.task_info import TaskInfo
 
 from .conftest import robot_steps, web_steps

@@ -11,11 +11,11 @@ import tensorflow_datasets as tfds
 
 from rt2_jax.cli.main import main
 from rt2_jax.data import rlds_export
-from rt2_jax.data.cache_writer import read_steps
 from rt2_jax.data.lerobot_steps import lerobot_task
 from rt2_jax.data.registration import robot_task
 from rt2_jax.data.rlds_export import export_rlds
 from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.task_info import TaskInfo
 
 from .conftest import ARM, robot_steps

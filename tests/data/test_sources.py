@@ -7,17 +7,20 @@ import pytest
 import tensorflow as tf
 
 from rt2_jax.data.cache import StepCache
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.coco_source import caption_source, detection_source, pointing_source
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import robot_task, web_task
 from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.task_info import RobotInfo
 from rt2_jax.data.vqa_reader import vqa_source
 
 from .conftest import ARM, encoded, picture
 from .test_rlds import SPACE, record
 from .test_rlds import step as recorded_step
+
+SPLITS = {"train": "train", "one": "train[:1]", "some": "train[1:4]", "two": "train[3:]+train[:3]"}
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def recorded(registry, tmp_path, monkeypatch):
         robot = RobotInfo("arm", space, ("x", "y"))
         return robot_task(
             "recorded",
-            rlds_source(directory, {"train": "train", "one": "train[:1]"}, recorded=robot),
+            rlds_source(directory, SPLITS, recorded=robot),
             embodiment="arm",
             action_space=space,
             views=["front", "wrist"],
@@ -70,6 +73,35 @@ def test_a_recording_becomes_the_steps_of_its_kept_episodes(recorded):
 
 def test_a_split_of_a_task_is_any_split_of_the_data_set(recorded):
     assert len(list(read_steps(recorded(), "one"))) == 3
+
+
+def test_the_shards_of_a_recording_are_the_parts_of_its_files(recorded, check_shards, monkeypatch):
+    task = recorded()
+    names = task.source.list_shards("train")
+    assert len(names) == 1, "few episodes are not divided, whatever the number of files"
+    monkeypatch.setattr("rt2_jax.data.tfds_parts._EXAMPLES", 1)
+    file = "test_arm-train.tfrecord-0000{}-of-00003[{}]".format
+    assert check_shards(task, numbered=True) == [file(0, "0:2"), file(1, "0:2"), file(2, "0:1")]
+    assert check_shards(task, "some", numbered=True) == [file(0, "1:2"), file(1, "0:2")]
+    assert check_shards(task, "two", numbered=True) == [
+        *(file(1, "1:2"), file(2, "0:1")),
+        *(file(0, "0:2"), file(1, "0:1")),
+    ]
+    monkeypatch.setattr("rt2_jax.data.tfds_parts._EXAMPLES", 3)
+    assert check_shards(task, numbered=True) == [
+        f"{file(0, '0:2')} to {file(1, '0:2')}",
+        file(2, "0:1"),
+    ]
+    monkeypatch.setattr("rt2_jax.data.tfds_parts._EXAMPLES", 1)
+    steps = list(read_steps(task, "train"))
+    assert [(s.episode, s.step) for s in steps] == [(e, s) for e in range(2) for s in range(3)]
+
+
+def test_a_file_of_fewer_episodes_than_the_data_set_says_is_refused(recorded, tmp_path):
+    first, second = sorted((tmp_path / "test_arm/2.0.0").glob("*.tfrecord-*"))[1:]
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(ValueError, match="cannot be read: .*expected to contain 5 elements"):
+        list(read_steps(recorded(), "train"))
 
 
 def test_a_recording_of_another_action_space_is_refused(recorded):

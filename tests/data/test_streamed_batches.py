@@ -132,7 +132,7 @@ def test_a_stream_goes_forward_and_forgets(mixture):
 def test_more_hosts_than_episodes_are_refused(mixture):
     stream = StepStream(mixture.tasks[0].info, "train")
     stream.begin(seed=0, host=3, hosts=4)
-    with pytest.raises(ValueError, match="fewer episodes than there are hosts .4.; cache it"):
+    with pytest.raises(ValueError, match="too few episodes for each of 4 hosts; cache it"):
         stream[0]
 
 

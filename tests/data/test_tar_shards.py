@@ -9,9 +9,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.tar_reader import tar_source
 from rt2_jax.data.tar_shards import expand_braces, find_shards, read_shard
 
@@ -64,6 +65,13 @@ def test_samples_come_in_the_order_of_the_shards_with_their_picture_and_caption(
         np.testing.assert_array_equal(decode_image(step.images[0]), picture(number))
     again = web_task("again", tar_source("web", {"train": "*.tar"}), prompt="", read_from="web")
     assert cache_task(again, tmp_path).steps == 6
+
+
+def test_the_shards_of_the_source_are_the_files(shards, check_shards, tmp_path):
+    source = tar_source("web", {"train": "*.tar"})
+    task = web_task("files", source, prompt="", read_from="web")
+    assert check_shards(task) == ["00000.tar", "00001.tar"]
+    assert cache_task(task, tmp_path / "cache").source_shards == ("00000.tar", "00001.tar")
 
 
 def test_texts_may_stand_in_the_json_and_samples_be_chosen_by_it(shards):

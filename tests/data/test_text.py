@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from rt2_jax.data.cache import StepCache
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.text_objectives import corrupt_spans, corrupted, noise_mask, split_targets
 from rt2_jax.data.text_reader import text_source
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.tfds_reader import steps_of_examples, tfds_source
 
 from .conftest import picture
@@ -92,3 +93,20 @@ def test_a_data_set_that_is_not_here_is_named_and_not_fetched(prepared, tmp_path
     with pytest.raises(FileNotFoundError, match="no TFDS data set at .*coco_captions.*RT2_DATA"):
         next(read_steps(found, "train"))
     assert not (tmp_path / "coco_captions").exists()
+
+
+def test_the_shards_of_the_source_are_the_parts_of_its_files(prepared, check_shards, monkeypatch):
+    monkeypatch.setattr("rt2_jax.data.tfds_parts._EXAMPLES", 1)
+    splits = {"train": "train", "some": "train[1:]"}
+    found = task("shards", captions, splits=splits)
+    file = "tiny_captions-train.tfrecord-0000{}[{}]".format
+    assert check_shards(found) == [file(0, "0:2"), file(1, "0:1")]
+    assert check_shards(found, "some") == [file(0, "1:2"), file(1, "0:1")]
+
+
+def test_a_missing_file_is_named_before_anything_is_read(prepared, tmp_path):
+    (tmp_path / "tiny_captions/1.0.0/tiny_captions-train.tfrecord-00001").unlink()
+    with pytest.raises(
+        FileNotFoundError, match="'train': 1 of 2 files are missing, .*-00001; copy"
+    ):
+        cache_task(task("missing", captions), tmp_path / "cache")

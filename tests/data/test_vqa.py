@@ -6,10 +6,10 @@ import re
 import pytest
 
 from rt2_jax.data import vqa
-from rt2_jax.data.cache_writer import read_steps
 from rt2_jax.data.coco_source import object_question_source
 from rt2_jax.data.ocr_reader import Word, in_reading_order, ocr_source
 from rt2_jax.data.registration import web_task
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.vqa_reader import vqa_source
 
 from .conftest import encoded, picture

@@ -11,9 +11,10 @@ from PIL import Image
 
 from rt2_jax.actions.binning import IntegerGrid
 from rt2_jax.actions.statistics import resolve_bounds
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.registration import step_format
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.tasks import language_table
 
 EPISODES = runpy.run_path(str(Path(__file__).with_name("oxe_episodes.py")))

@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.statistics import compute_statistics, resolve_bounds
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.registration import step_format
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.tasks import oxe, rt1
 
 EPISODES = runpy.run_path(str(Path(__file__).with_name("oxe_episodes.py")))

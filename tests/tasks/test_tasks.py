@@ -11,12 +11,13 @@ import tensorflow as tf
 
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.vocabulary import ActionVocabulary
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.places import parse_places
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks, resolve_mixture
 from rt2_jax.data.state_text import StateRanges, StateText
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
 from rt2_jax.sim.pictures import PictureSettings, draw_pictures
 from rt2_jax.sim.record import RecordSettings, record

@@ -5,9 +5,10 @@ import json
 import pytest
 import seqio
 
-from rt2_jax.data.cache_writer import cache_task, read_steps
+from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import find_tasks
+from rt2_jax.data.step_reader import read_steps
 from rt2_jax.tasks import plans, web
 
 TASKS = sorted(

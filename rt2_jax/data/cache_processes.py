@@ -1,0 +1,182 @@
+"""Caches the shards of a task's source in processes of their own; none outlives its parent.
+
+Each has its own TensorFlow, and memory for it: about half a gigabyte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+
+import seqio
+
+from rt2_jax.data.cache_shard import CacheRunner, CacheWork, cache_all_here, cache_shard
+from rt2_jax.data.task_modules import open_task
+
+_REPORT_S = 0.5  # between two reports of a process
+
+
+def in_processes(jobs: int, modules: Sequence[str]) -> CacheRunner:
+    """Who caches the shards: so many processes, each one shard after the other.
+
+    An error in one ends the others; what they have finished stays. One process, or one for a source
+    of one shard, is this one.
+
+    Args:
+      jobs: how many, at most.
+      modules: those that register tasks; they are imported in each process, as
+        `--module` imports them.
+
+    Raises:
+      ValueError: fewer than one.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs: found {jobs}, expected 1 or more")
+
+    def run(task: seqio.Task, work: CacheWork, report: Callable[[int], None]) -> None:
+        if min(jobs, len(work.shards)) == 1:
+            return cache_all_here(task, work, report)
+        shards = iter(range(len(work.shards)))
+        steps = [0] * len(work.shards)
+        with _workers(min(jobs, len(work.shards)), work, tuple(modules)) as connections:
+            busy: dict[Connection, int] = {}
+            for connection in connections:
+                _give(connection, next(shards), busy)
+            while busy:
+                for ready in wait(list(busy)):
+                    assert isinstance(ready, Connection)
+                    message = _receive(ready)
+                    steps[busy[ready]] = message.steps
+                    report(sum(steps))
+                    if message.finished:
+                        del busy[ready]
+                        if (shard := next(shards, None)) is not None:
+                            _give(ready, shard, busy)
+
+    return run
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How many steps of its shard a process has cached."""
+
+    steps: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: Exception
+
+
+def _give(connection: Connection, shard: int, busy: dict[Connection, int]) -> None:
+    try:
+        connection.send(shard)
+    except ConnectionError as error:
+        raise _killed() from error
+    busy[connection] = shard
+
+
+def _receive(connection: Connection) -> _Progress:
+    try:
+        message = connection.recv()
+    except (EOFError, ConnectionError) as error:
+        raise _killed() from error
+    if isinstance(message, _Failed):
+        raise message.error
+    assert isinstance(message, _Progress)
+    return message
+
+
+def _killed() -> ChildProcessError:
+    return ChildProcessError(
+        "a caching process was killed, perhaps for want of memory; the finished source shards are "
+        "kept: run it again to continue, with fewer jobs"
+    )
+
+
+@contextlib.contextmanager
+def _workers(count: int, work: CacheWork, modules: Sequence[str]) -> Iterator[list[Connection]]:
+    """Connections to processes that cache the shards that they are sent."""
+    context = multiprocessing.get_context("spawn")  # TensorFlow has started threads
+    processes, connections = [], []
+    resource_tracker.ensure_running()  # its start, which the first process's would be, unblocks
+    # Ctrl-C reaches all processes of a terminal; these inherit that it's for the parent.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        try:
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, work, modules), daemon=True)
+                process.start()
+                theirs.close()
+                processes.append(process)
+                connections.append(ours)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _serve(connection: Connection, work: CacheWork, modules: Sequence[str]) -> None:
+    """Caches what comes through the connection until it is closed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    task: seqio.Task | None = None
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            shard = connection.recv()
+            message: _Progress | _Failed
+            try:
+                task = task or open_task(work, modules)
+                summary = cache_shard(task, work, shard, _reporter(connection))
+                message = _Progress(summary.steps, finished=True)
+            except Exception as error:
+                error.add_note(f"in the process that cached {work.shards[shard]}:\n")
+                error.add_note(traceback.format_exc())
+                message = _Failed(_portable(error))
+            connection.send(message)
+
+
+def _reporter(connection: Connection) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def report(steps: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _REPORT_S:
+            last = time.monotonic()
+            connection.send(_Progress(steps, finished=False))
+
+    return report
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its processes, and nothing else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same where it cannot be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    return error

@@ -1,0 +1,146 @@
+"""Everything that decides a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from rt2_jax.actions.binning import UniformBins
+from rt2_jax.actions.codec import ActionCodec
+from rt2_jax.actions.vocabulary import ActionVocabulary
+from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.models.config import VisionLanguageConfig
+from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.loop import LoopConfig
+from rt2_jax.training.mesh import MeshShape
+from rt2_jax.training.optimizers import Optimizer
+from rt2_jax.training.schedules import LearningRate
+from rt2_jax.training.step import StepConfig
+
+ROUTES: Mapping[str, Callable[..., ActionVocabulary]] = {
+    "integer_pieces": ActionVocabulary.from_integer_pieces,
+    "rare_pieces": ActionVocabulary.from_rare_pieces,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run.
+
+    Attributes:
+      model_dir: gets the checkpoints and logs; a run goes on from its latest checkpoint.
+      mixture: its name; it must be cached and resolved below `cache_dir`.
+      cache_dir: what `rt2 data cache` and `rt2 data resolve` wrote.
+      model: the shape of the model.
+      encoder_length: tokens of the longest prompt, with its end.
+      decoder_length: tokens of the longest answer or action chunk, with its end.
+      global_batch_size: in examples, over all hosts.
+      loop: lengths and periods.
+      learning_rate: over the steps.
+      optimizer: `Adafactor` or `AdamW`.
+      split: of the mixture.
+      vocabulary: a built-in vocabulary's name, or a SentencePiece file.
+      codec: how actions are written.
+      action_tokens: `integer_pieces` (PaLI-X) or `rare_pieces` (PaLM-E).
+      robot_crop: side of the random crop of robot pictures in training, of the central one later.
+      brightness: in training, pictures are multiplied by 1 - brightness to 1 + brightness.
+      contrast: the same of their contrast; see `Colours` for all four.
+      saturation: the same of their saturation.
+      hue: in training, pictures are turned in hue by up to so many turns.
+      action_input_dropout: the part of earlier action tokens that training hides from the decoder.
+      plan_length: tokens for the plan that a robot's answer begins with; 0 for no plan.
+      ordinal_action_tokens: action tokens of a new run begin as waves of their level, see
+        `order_action_tokens`.
+      state_fields: the numbers of a robot's state that are written before its prompt; () for none.
+      state_bins: the parts that each of their ranges is written in.
+      source_weights: of tasks whose examples' loss is multiplied by another number than the task
+        declares, which is 1 unless it says so.
+      data_seed: of the data's order and augmentation; `loop.seed` is that of parameters.
+      may_change_data: whether the run may go on from a checkpoint of another mixture or batch size;
+        each task then goes on where it was, and the robots of both keep their bounds.
+      workers: processes that make examples; 0 for a thread.
+      mesh: of the devices.
+      step: microbatches and clipping.
+      z_loss: coefficient of the z-loss.
+      label_smoothing: of the training loss.
+      loss_normalizing_factor: see `normalize_weights`.
+      initial_checkpoint: whose parameters a new run starts from: a checkpoint, a run's directory or
+        `pretrained:NAME`.
+      keep: how many of the latest checkpoints are kept; None for all.
+      keep_period: checkpoints of multiples of it are always kept.
+      tensorboard: writes event files beside the JSONL.
+
+    Raises:
+      ValueError: an unknown `action_tokens`, no folder, or a number out of its range.
+    """
+
+    model_dir: str
+    mixture: str
+    cache_dir: str
+    model: VisionLanguageConfig
+    encoder_length: int
+    decoder_length: int
+    global_batch_size: int
+    loop: LoopConfig
+    learning_rate: LearningRate
+    optimizer: Optimizer = Adafactor()
+    split: str = "train"
+    vocabulary: str = "rt2_8k"
+    codec: ActionCodec = UniformBins()
+    action_tokens: str = "integer_pieces"
+    robot_crop: float = 1.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    action_input_dropout: float = 0.0
+    plan_length: int = 0
+    ordinal_action_tokens: bool = False
+    state_fields: tuple[str, ...] = ()
+    state_bins: int = 256
+    source_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    data_seed: int = 0
+    may_change_data: bool = False
+    workers: int = 0
+    mesh: MeshShape = MeshShape()
+    step: StepConfig = StepConfig()
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    loss_normalizing_factor: float | str | None = None
+    initial_checkpoint: str | None = None
+    keep: int | None = 3
+    keep_period: int | None = None
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.action_tokens not in ROUTES:
+            raise ValueError(
+                f"RunConfig.action_tokens: found {self.action_tokens!r}, expected one of "
+                f"{', '.join(ROUTES)}"
+            )
+        if not self.model_dir:
+            raise ValueError("RunConfig.model_dir: found '', expected a folder")
+        for name in ("model_dir", "cache_dir", "initial_checkpoint"):
+            if "://" in (getattr(self, name) or ""):
+                raise ValueError(
+                    f"RunConfig.{name}: found {getattr(self, name)!r}, expected a path of a file "
+                    "system that is mounted on every host"
+                )
+        for name, least in (
+            ("global_batch_size", 1),
+            ("keep", 1),
+            ("keep_period", 1),
+            ("data_seed", 0),
+            ("workers", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"RunConfig.{name}: found {value}, expected {least} or more")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"RunConfig.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"
+            )
+
+    def loss_weight(self, task: TaskInfo) -> float:
+        """What the loss of a task's examples is multiplied by."""
+        return self.source_weights.get(task.name, task.loss_weight)
