@@ -26,7 +26,7 @@ import numpy as np
 
 from rt2_jax.actions.policy import Observation
 from rt2_jax.client import RemotePolicy
-from rt2_jax.data.png import encode_png
+from rt2_jax.data.request_log import encode_picture
 from rt2_jax.serving.request_logger import RequestLogger
 from rt2_jax.serving.server import serve
 from rt2_jax.sim.env import TabletopEnv
@@ -119,7 +119,7 @@ def main() -> None:
     pairs = zip(medians["with"], medians["without"], strict=True)
     print(f"ratio: {statistics.median(a / b for a, b in pairs):.3f}")
     count = 20 + args.rounds * args.requests
-    took = statistics.median(milliseconds(functools.partial(encode_png, image), 20))
+    took = statistics.median(milliseconds(functools.partial(encode_picture, image), 20))
     print(f"a record: {size / count / 1000:.1f} kB; compressing its picture: {took:.1f} ms")
 
 

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from rt2_jax.data.png import png_size
-from rt2_jax.data.request_log import LoggedRequest
+from rt2_jax.data.request_log import LoggedRequest, picture_size
 
 LARGEST_EPISODE = 1 << 30
 """Bytes of pictures; RLDS keeps an episode in one example, which must stay below 2 GiB."""
@@ -128,7 +127,7 @@ class EpisodeCutter:
             here = self._open[key] = _Open(self.episodes[-1], request)
         episode = here.episode
         episode.steps.append(place)
-        episode.picture_sizes |= {png_size(picture) for picture in request.pictures.values()}
+        episode.picture_sizes |= {picture_size(picture) for picture in request.pictures.values()}
         episode.state_sizes.add(0 if request.state is None else len(request.state))
         episode.chunks.add(len(request.actions))
         episode.plans |= bool(request.plan)

@@ -224,7 +224,8 @@ def _features(info: TaskInfo) -> tfds.features.FeaturesDict:
         ),
         "language_instruction": feature.Text(doc="as it was sent"),
         "plan": feature.Text(doc="what the policy wrote before the action"),
-        "time": feature.Scalar(dtype=np.float64, doc="when it was asked, seconds since 1970"),
+        # An example of RLDS has no 64-bit floats.
+        "time_us": feature.Scalar(dtype=np.int64, doc="when it was asked, microseconds since 1970"),
         "is_first": feature.Scalar(dtype=np.bool_),
         "is_last": feature.Scalar(dtype=np.bool_, doc="the last that is known"),
         "is_terminal": feature.Scalar(dtype=np.bool_, doc="the policy said so by `terminate`"),
@@ -285,7 +286,7 @@ def _step(request: LoggedRequest, info: TaskInfo) -> dict[str, Any]:
         "action": request.actions[0],
         "language_instruction": text,
         "plan": request.plan,
-        "time": request.time,
+        "time_us": round(1e6 * request.time),
         **slots,
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any
 import msgpack
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from PIL import Image
 
 from rt2_jax import __version__
 from rt2_jax.actions.identity import check_keys
@@ -127,6 +129,19 @@ class LogInfo:
     pid: int
     server_version: str
     ended: Mapping[str, Any] | None = None
+
+
+def encode_picture(image: np.ndarray) -> bytes:
+    """Uint8 [H, W, 3] as PNG, packed less tightly than in data sets, which is faster."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of an encoded picture, which is not decoded."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.height, image.width
 
 
 def new_log(root: str | pathlib.Path, metadata: Mapping[str, Any]) -> tuple[pathlib.Path, LogInfo]:

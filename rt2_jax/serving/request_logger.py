@@ -15,8 +15,13 @@ from typing import Any
 import numpy as np
 
 from rt2_jax.data.journal import JournalWriter, seal_journal
-from rt2_jax.data.png import encode_png
-from rt2_jax.data.request_log import LoggedRequest, journal_file, new_log, write_info
+from rt2_jax.data.request_log import (
+    LoggedRequest,
+    encode_picture,
+    journal_file,
+    new_log,
+    write_info,
+)
 from rt2_jax.serving.exchange import Exchange
 from rt2_jax.serving.metrics import Metrics
 
@@ -209,7 +214,7 @@ def _record(number: int, exchange: Exchange) -> LoggedRequest:
             "session": str(observation.session),
             "step": step if isinstance(step, int) else None,
             "instruction": observation.instruction,
-            "pictures": {view: encode_png(image) for view, image in observation.images.items()},
+            "pictures": {view: encode_picture(image) for view, image in observation.images.items()},
             "state": observation.state,
             "budget_s": exchange.request.budget_s,
             "warnings": exchange.request.warnings,

@@ -6,8 +6,13 @@ import numpy as np
 
 from rt2_jax.actions.space import rt2_action_space
 from rt2_jax.data.journal import JournalWriter, seal_journal
-from rt2_jax.data.png import encode_png
-from rt2_jax.data.request_log import LoggedRequest, journal_file, new_log, write_info
+from rt2_jax.data.request_log import (
+    LoggedRequest,
+    encode_picture,
+    journal_file,
+    new_log,
+    write_info,
+)
 
 SPACE = rt2_action_space(
     "logged_arm",
@@ -47,8 +52,8 @@ def request(number, outcome="answered", terminate=False, **changes):
         fields |= {
             "actions": action,
             "pictures": {
-                "front": encode_png(picture(number)),
-                "wrist": encode_png(picture(number + 500)),
+                "front": encode_picture(picture(number)),
+                "wrist": encode_picture(picture(number + 500)),
             },
             "state": np.array([number, 0.5], np.float32),
         }

@@ -10,7 +10,7 @@ from rt2_jax.cli.main import main
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.log_import import describe_import, import_log
-from rt2_jax.data.request_log import RequestLog
+from rt2_jax.data.request_log import RequestLog, encode_picture
 
 from .request_logs import METADATA, SPACE, numbered, picture, request, write_log
 
@@ -61,7 +61,7 @@ def test_steps_are_what_was_asked_and_answered(tmp_path, sealed):
         np.testing.assert_array_equal(seen["state"], asked.state)
         np.testing.assert_array_equal(step["action"], asked.actions[0])
         assert step["language_instruction"].decode() == asked.instruction
-        assert step["time"] == asked.time
+        assert step["time_us"] == round(1e6 * asked.time)
     assert [bool(step["is_first"]) for step in one] == [True, False, False]
     assert [bool(step["is_last"]) for step in one] == [False, False, True]
     assert [bool(step["is_terminal"]) for step in one] == [False, False, True]
@@ -137,9 +137,7 @@ def test_a_state_without_names_is_kept_by_place_and_one_that_is_missing_is_told(
 
 
 def test_pictures_of_several_sizes_are_kept_as_they_are(tmp_path):
-    from rt2_jax.data.png import encode_png
-
-    large = {view: encode_png(picture(9, (20, 30))) for view in ("front", "wrist")}
+    large = {view: encode_picture(picture(9, (20, 30))) for view in ("front", "wrist")}
     write_log(tmp_path / "logs", [request(0), request(1, pictures=large)])
     result = import_log(tmp_path / "logs", tmp_path)
     ((_, steps),) = episodes(result.directory)

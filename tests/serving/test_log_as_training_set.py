@@ -24,7 +24,6 @@ def test_what_a_robot_was_told_is_the_next_training_set(tmp_path):
     try:
         url = next(found[0] for x in process.stdout if (found := re.search(r"ws://\S+", x)))
         with RemotePolicy(url) as robot:
-            height, width = robot.metadata["camera_size"]
             views, fields = robot.metadata["views"], robot.metadata["state_fields"]
             random, sent = np.random.default_rng(0), []
             for number in range(8):
@@ -32,8 +31,7 @@ def test_what_a_robot_was_told_is_the_next_training_set(tmp_path):
                 if step == 0:
                     robot.reset(f"episode {episode}")
                 pictures = {
-                    view: random.integers(0, 256, (height, width, 3)).astype(np.uint8)
-                    for view in views
+                    view: random.integers(0, 256, (64, 64, 3)).astype(np.uint8) for view in views
                 }
                 state = np.zeros(len(fields), np.float32) if fields else None
                 words = ("move to the red cube", "push the blue cube")[episode]
