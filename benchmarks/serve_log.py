@@ -18,7 +18,7 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -40,7 +40,7 @@ class Constant:
     """Always gives the same action, at once."""
 
     def __init__(self) -> None:
-        self.metadata = {
+        self.metadata: Mapping[str, Any] = {
             "action_space": TABLETOP_ACTIONS.to_json(),
             "embodiment": "constant",
             "views": ["front"],

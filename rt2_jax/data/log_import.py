@@ -165,7 +165,7 @@ def _common_robot(logs: Sequence[RequestLog]) -> RobotInfo:
                 f"{'; '.join(lines)}. Import each folder by itself"
             )
     return RobotInfo(
-        expected["embodiment"],
+        str(expected["embodiment"]),
         ActionSpace.from_json(expected["action_space"]),
         tuple(expected["state_fields"] or ()),
     )
