@@ -44,6 +44,8 @@ EXTRAS = {
         "websockets>=14",
         "msgpack>=1.1",
         "prometheus-client>=0.21",
+        "array-record>=0.8",
+        "pillow>=11",
     ],
     "sim": ["mujoco>=3.3,<5", "gymnasium>=1.1,<2", "pillow>=11", "rich>=13"],
     "eval": ["scipy>=1.14", "rich>=13"],

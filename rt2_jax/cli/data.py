@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from rt2_jax.cli.data_check import add_check
+from rt2_jax.cli.data_log import add_import_log
 from rt2_jax.cli.data_progress import reading
 from rt2_jax.cli.data_reports import add_reports
 from rt2_jax.cli.passed_on import PASSED_ON
@@ -56,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     rlds.add_argument("out", help="folder of data sets; the task's becomes OUT/TASK/1.0.0")
     add_reports(verbs, _add_verb)
     add_check(verbs, _add_verb)
+    add_import_log(verbs, _add_verb)
     for parser in (tokens, cache, resolve):
         parser.add_argument("--split", default="train", help="default: %(default)s")
     for parser in (cache, resolve):

@@ -27,11 +27,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="no token although other machines can connect"
     )
+    parser.add_argument(
+        "--log-dir",
+        type=pathlib.Path,
+        help="requests and answers are logged in a folder of their own there; see `rt2 data "
+        "import-log` (default: nothing is logged)",
+    )
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
     from rt2_jax.inference import EnginePolicy, PolicyEngine
+    from rt2_jax.serving.request_logger import RequestLogger
     from rt2_jax.serving.server import check_address, serve
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
@@ -41,6 +48,7 @@ def run(args: argparse.Namespace) -> int | None:
     sizes = _sizes(args.batch_sizes)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes)
     policy = EnginePolicy(engine, engine.robot_task(args.task))
+    log = None if args.log_dir is None else RequestLogger(args.log_dir, policy.metadata)
     print(f"compiling {engine.checkpoint} for batches of {args.batch_sizes}", file=sys.stderr)
     engine.warm_up()
 
@@ -51,8 +59,12 @@ def run(args: argparse.Namespace) -> int | None:
         print(
             f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz: {fields}", flush=True
         )
+        if log is not None:
+            print(f"logging to {log.folder}", flush=True)
 
-    serve(policy, args.host, args.port, max(sizes), token, ready)
+    serve(policy, args.host, args.port, max(sizes), token, ready, log)
+    if log is not None:
+        print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
     return 0
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import pathlib
-import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,15 +11,13 @@ import numpy as np
 import seqio
 import tensorflow_datasets as tfds
 
-from rt2_jax.data.locks import only_writer
 from rt2_jax.data.registration import step_format
-from rt2_jax.data.rlds import ExampleEncoder, image_key
+from rt2_jax.data.rlds import image_key
+from rt2_jax.data.rlds_folder import rlds_folder, write_rlds_folder
 from rt2_jax.data.step import TaskStep
 from rt2_jax.data.step_reader import read_steps
 from rt2_jax.data.task_info import RobotInfo, TaskInfo
-from rt2_jax.data.tfrecord import write_records
 
-VERSION = "1.0.0"
 _LARGEST = (1 << 31) - (1 << 24)  # protobuf's limit on an example, less room for what is no picture
 
 
@@ -58,81 +53,23 @@ def export_rlds(
     info = step_format(task).info
     if info.robot is None:
         raise ValueError(f"task {info.name!r} is a web task; RLDS holds episodes of robots")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", info.name):
-        raise ValueError(
-            f"task {info.name!r}: tensorflow-datasets takes names in lower case with underscores"
-        )
-    final = pathlib.Path(root) / info.name / VERSION
-    lock = final.with_name(f"{VERSION}.lock")
-    with only_writer(lock, f"another process is writing {final}; wait until it has finished"):
-        try:
-            if final.exists():
-                raise FileExistsError(f"{final} is there already; delete it to write it again")
-            partial = final.with_name(f"{VERSION}.incomplete")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            _write(partial, task, info, info.robot, shard_episodes, report)
-            partial.rename(final)
-        finally:
-            lock.unlink()
-    return final
+    final = rlds_folder(root, info.name, f"task {info.name!r}")
+    count, robot = itertools.count(1), info.robot
 
+    def episodes(split: str) -> Iterator[dict[str, Any]]:
+        for steps in _episodes(read_steps(task, split), info, lambda: report(next(count))):
+            yield _episode(steps, info, robot)
 
-def _write(
-    folder: pathlib.Path,
-    task: seqio.Task,
-    info: TaskInfo,
-    robot: RobotInfo,
-    shard_episodes: int,
-    report: Callable[[int], None],
-) -> None:
-    features = _features(info, robot)
-    encoder, count = ExampleEncoder(features), itertools.count(1)
-    splits = []
-    for split in task.splits:
-        episodes = _episodes(read_steps(task, split), info, lambda: report(next(count)))
-        files: list[pathlib.Path] = []
-        lengths, size = [], 0
-        while (first := next(episodes, None)) is not None:
-            block = itertools.chain([first], itertools.islice(episodes, shard_episodes - 1))
-            examples = _Counted(encoder.encode(_episode(steps, info, robot)) for steps in block)
-            files.append(folder / f"{split}-{len(files)}")
-            write_records(files[-1], examples)
-            lengths.append(examples.count)
-            size += examples.size
-        for number, file in enumerate(files):
-            shard = f"{number:05d}-of-{len(files):05d}"
-            file.rename(folder / f"{info.name}-{split}.tfrecord-{shard}")
-        splits.append(
-            tfds.core.SplitInfo(
-                name=split, shard_lengths=lengths, num_bytes=size, filename_template=None
-            )
-        )
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder,
-        features=features,
-        split_infos=splits,
-        version=VERSION,
-        check_data=False,  # the shards have just been written
+    write_rlds_folder(
+        final,
+        _features(info, robot),
+        {split: episodes(split) for split in task.splits},
+        metadata={"rt2_task": info.to_json()},
         description=f"{info.name}. What the numbers mean stands in metadata.json.\n"
         f"{robot.action_space.describe()}",
+        shard_episodes=shard_episodes,
     )
-    metadata = json.dumps({"rt2_task": info.to_json()}, indent=1, allow_nan=False)
-    (folder / "metadata.json").write_text(metadata + "\n", encoding="utf-8")
-
-
-class _Counted:
-    """Records, of which it is known afterwards how many there were and how large."""
-
-    def __init__(self, records: Iterator[bytes]) -> None:
-        self._records = records
-        self.count = self.size = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for record in self._records:
-            self.count += 1
-            self.size += len(record)
-            yield record
+    return final
 
 
 def _features(info: TaskInfo, robot: RobotInfo) -> tfds.features.FeaturesDict:

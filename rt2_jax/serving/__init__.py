@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "app": ["make_app"],
         "batching": ["BatchingQueue", "DeadlineError"],
+        "request_logger": ["RequestLogger"],
         "requests": ["BatchPolicy", "Schema"],
         "server": ["PolicyServer", "serve"],
     },

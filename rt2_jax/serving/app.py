@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import itertools
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
@@ -18,8 +19,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rt2_jax.client.frames import DEADLINE, pack, unpack
 from rt2_jax.serving.batching import BatchingQueue, DeadlineError
+from rt2_jax.serving.exchange import Exchange
 from rt2_jax.serving.metrics import Metrics
 from rt2_jax.serving.requests import BatchPolicy, Schema
+
+if TYPE_CHECKING:  # it needs `array_record`, which a server without a log does not
+    from rt2_jax.serving.request_logger import RequestLogger
 
 _LOG = logging.getLogger("rt2_jax.serving")
 
@@ -31,17 +36,23 @@ class PolicyApp:
       policy: compiled and warm.
       largest_batch: of requests answered together.
       token: that clients must show; None for none.
+      log: what requests and answers are written to; it ends with the application.
 
     Attributes:
       draining: set when the server is to end: no new request is taken, and it is not ready.
     """
 
     def __init__(
-        self, policy: BatchPolicy, largest_batch: int = 8, token: str | None = None
+        self,
+        policy: BatchPolicy,
+        largest_batch: int = 8,
+        token: str | None = None,
+        log: RequestLogger | None = None,
     ) -> None:
         self._policy = policy
         self._largest = largest_batch
         self._token = token
+        self._log = log
         self.schema = Schema(policy.metadata)
         self.metrics = Metrics()
         self.draining = False
@@ -69,8 +80,12 @@ class PolicyApp:
             self._policy, self.schema.action_space, self._largest, self.metrics
         )
         self._queue.start()
+        if self._log is not None:
+            self._log.start(self.metrics)
         yield
         await self._queue.stop()
+        if self._log is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._log.close)
 
     async def _healthz(self, request: Request) -> Response:
         return PlainTextResponse("OK\n")
@@ -123,6 +138,7 @@ class PolicyApp:
             pass
         finally:
             self.metrics.connections(-1)
+            self._note(Exchange(name).end("left"))
             if self._queue is not None and not self.draining:
                 await self._queue.reset(name)  # frames of requests that named no session
 
@@ -131,32 +147,31 @@ class PolicyApp:
     ) -> bytes | str:
         """A frame of the answer, or the text of an error; the connection stays open."""
         assert self._queue is not None
-        begin = time.perf_counter()
+        exchange = Exchange(name)
         try:
             if frame is None:
                 raise TypeError("request: found a text frame, expected a binary msgpack frame")
             data = unpack(frame)
             if isinstance(data, dict) and set(data) == {"reset"}:
-                await self._queue.reset(str(data["reset"] or name))
+                exchange.session = str(data["reset"] or name)
+                await self._queue.reset(exchange.session)
+                self._note(exchange.end("reset"))
                 return pack({"reset": True})
+            exchange.note(data)
             if self.draining:
                 raise ValueError("the server is ending; connect to another, or again in a while")
-            request = self.schema.read(data, name)
+            exchange.request = request = self.schema.read(data, name)
         except (KeyError, TypeError, ValueError) as error:
-            self.metrics.outcome("refused")
-            return f"REFUSED: {_message(error)}"
+            return self._end(exchange, "refused", f"REFUSED: {_message(error)}")
         try:
-            answer = await self._queue.ask(request)
+            exchange.answer = answer = await self._queue.ask(request)
         except DeadlineError as error:
-            self.metrics.outcome("late", time.perf_counter() - begin)
-            return f"{DEADLINE}: {error}"
+            return self._end(exchange, "late", f"{DEADLINE}: {error}")
         except (KeyError, TypeError, ValueError) as error:
-            self.metrics.outcome("refused", time.perf_counter() - begin)
-            return f"REFUSED: {_message(error)}"
+            return self._end(exchange, "refused", f"REFUSED: {_message(error)}")
         except Exception as error:
-            self.metrics.outcome("failed", time.perf_counter() - begin)
             _LOG.exception("%s: the policy failed", name)
-            return f"FAILED: {_message(error)}"
+            return self._end(exchange, "failed", f"FAILED: {_message(error)}")
         timing = {
             "infer_ms": 1000 * answer.infer_s,
             "queue_ms": 1000 * answer.queue_s,
@@ -185,10 +200,23 @@ class PolicyApp:
         try:
             packed = pack(reply)
         except TypeError as error:
-            self.metrics.outcome("failed", time.perf_counter() - begin)
-            return f"FAILED: the policy's answer cannot be sent: {error}"
-        self.metrics.outcome("answered", time.perf_counter() - begin)
+            exchange.answer = None
+            return self._end(
+                exchange, "failed", f"FAILED: the policy's answer cannot be sent: {error}"
+            )
+        self._end(exchange, "answered")
         return packed
+
+    def _end(self, exchange: Exchange, outcome: str, error: str = "") -> str:
+        """Counts and logs what became of a request; returns the error."""
+        exchange.end(outcome, error)
+        self.metrics.outcome(outcome, None if exchange.request is None else exchange.total_s)
+        self._note(exchange)
+        return error
+
+    def _note(self, exchange: Exchange) -> None:
+        if self._log is not None:
+            self._log.offer(exchange)
 
 
 def make_app(policy: BatchPolicy, largest_batch: int = 8, token: str | None = None) -> Starlette:

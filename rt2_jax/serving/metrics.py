@@ -29,6 +29,10 @@ class Metrics:
         )
         self._waiting: Gauge = make(Gauge, "rt2_requests_in_flight", "now")  # type: ignore[assignment]
         self._sessions: Gauge = make(Gauge, "rt2_connections", "now")  # type: ignore[assignment]
+        self._logged: Counter = make(Counter, "rt2_log_records", "by outcome", "outcome")  # type: ignore[assignment]
+        self._log_stopped: Gauge = make(  # type: ignore[assignment]
+            Gauge, "rt2_log_stopped", "1 once the request log could not be written"
+        )
 
     def outcome(self, outcome: str, seconds: float | None = None) -> None:
         """Counts a request: `answered`, `refused`, `late` or `failed`."""
@@ -48,6 +52,14 @@ class Metrics:
     def connections(self, change: int) -> None:
         """A client came (1) or went (-1)."""
         self._sessions.inc(change)
+
+    def logged(self, outcome: str) -> None:
+        """Counts a request for the log: `written` or `dropped`."""
+        self._logged.labels(outcome).inc()
+
+    def log_stopped(self) -> None:
+        """The request log has ended before the server."""
+        self._log_stopped.set(1)
 
     def text(self) -> bytes:
         """Prometheus' text format."""

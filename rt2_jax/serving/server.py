@@ -10,11 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from rt2_jax.serving.app import PolicyApp
 from rt2_jax.serving.requests import BatchPolicy
+
+if TYPE_CHECKING:  # it needs `array_record`, which a server without a log does not
+    from rt2_jax.serving.request_logger import RequestLogger
 
 _DRAIN_S = 10.0
 
@@ -44,6 +48,7 @@ class PolicyServer(uvicorn.Server):
       port: 0 for any that is free; see `port` after the start.
       largest_batch: of requests answered together.
       token: that clients must show.
+      log: what requests and answers are written to.
     """
 
     def __init__(
@@ -53,8 +58,9 @@ class PolicyServer(uvicorn.Server):
         port: int = 8000,
         largest_batch: int = 8,
         token: str | None = None,
+        log: RequestLogger | None = None,
     ) -> None:
-        self.policy_app = PolicyApp(policy, largest_batch, token)
+        self.policy_app = PolicyApp(policy, largest_batch, token, log)
         super().__init__(
             uvicorn.Config(
                 self.policy_app.app,
@@ -123,6 +129,7 @@ def serve(
     largest_batch: int = 8,
     token: str | None = None,
     ready: Callable[[str], None] = lambda url: None,
+    log: RequestLogger | None = None,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C.
 
@@ -133,11 +140,12 @@ def serve(
       largest_batch: of requests answered together.
       token: that clients must show.
       ready: is called with the URL when the port is open.
+      log: what requests and answers are written to.
 
     Raises:
       OSError: the port cannot be bound.
     """
-    server = PolicyServer(policy, host, port, largest_batch, token)
+    server = PolicyServer(policy, host, port, largest_batch, token, log)
 
     def tell() -> None:
         while not server.started:

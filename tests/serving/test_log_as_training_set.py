@@ -1,0 +1,68 @@
+"""`rt2 serve --log-dir`, a robot, `rt2 data import-log`, `rt2 data cache`: real processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+
+from rt2_jax.actions.policy import Observation
+from rt2_jax.client import RemotePolicy
+from rt2_jax.data.cache import StepCache
+from rt2_jax.data.image import decode_image
+
+RT2 = [sys.executable, "-m", "rt2_jax.cli.main"]
+
+
+def test_what_a_robot_was_told_is_the_next_training_set(tmp_path):
+    command = [*RT2, "serve", "pretrained:rt2_tabletop_tiny", "--port=0", "--batch-sizes=1"]
+    process = subprocess.Popen(
+        [*command, "--log-dir", str(tmp_path / "logs")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        url = next(found[0] for x in process.stdout if (found := re.search(r"ws://\S+", x)))
+        with RemotePolicy(url) as robot:
+            views, fields = robot.metadata["views"], robot.metadata["state_fields"]
+            random, sent = np.random.default_rng(0), []
+            for number in range(8):
+                episode, step = divmod(number, 4)
+                if step == 0:
+                    robot.reset(f"episode {episode}")
+                pictures = {
+                    view: random.integers(0, 256, (64, 64, 3)).astype(np.uint8) for view in views
+                }
+                state = np.zeros(len(fields), np.float32) if fields else None
+                words = ("move to the red cube", "push the blue cube")[episode]
+                seen = Observation(pictures, words, state, f"episode {episode}", step)
+                sent.append((seen, robot.infer(seen)))
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0 and "records written, 0 dropped" in output
+    finally:
+        process.kill()
+        process.communicate()
+
+    def rt2_data(*words):
+        result = subprocess.run(
+            [*RT2, "data", *words],
+            cwd=tmp_path,
+            env={**os.environ, "RT2_DATA_DIR": "data", "PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    # An action that terminates ends an episode, and which ones do is the policy's business.
+    module = rt2_data("import-log", "logs", "data", "--min-steps", "1")
+    (tmp_path / "my_log.py").write_text(module)
+    rt2_data("cache", "request_log", "--module", "my_log")
+    cache = StepCache(tmp_path / "cache", "request_log", "train")
+    steps = [cache[i] for i in range(len(cache))]
+    for step, (seen, answer) in zip(steps, sent, strict=True):
+        np.testing.assert_array_equal(step.action, answer["actions"][0])
+        for image, view in zip(step.images, views, strict=True):
+            np.testing.assert_array_equal(decode_image(image), seen.images[view])
+        assert step.text == seen.instruction and step.episode_id.endswith(f"/{seen.session}")
