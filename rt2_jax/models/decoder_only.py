@@ -21,7 +21,7 @@ from rt2_jax.models.layers import (
     constrain,
     dropout,
 )
-from rt2_jax.models.rotary import Rotation, rotation
+from rt2_jax.models.rotary import Rotation, rotation_of
 
 PADDING = 0
 
@@ -82,7 +82,7 @@ class DecoderOnlyLayer(nn.Module):
         cached: KeysAndValues | None,
         write_at: jax.Array | None,
         mask: jax.Array,
-        by: Rotation,
+        rotation: Rotation,
         deterministic: bool,
     ) -> tuple[jax.Array, KeysAndValues]:
         """Without `cached`, keys and values are those of `x`; with it, they are added.
@@ -92,7 +92,7 @@ class DecoderOnlyLayer(nn.Module):
           cached: this layer's, or None.
           write_at: int32 [B, Q], the places of `x` in the cache, or None without one.
           mask: bool [B, 1, Q, K].
-          by: the rotation of `x` by its positions.
+          rotation: of `x`, by its positions.
           deterministic: no dropout.
 
         Returns:
@@ -120,12 +120,12 @@ class DecoderOnlyLayer(nn.Module):
             name="self_attention",
         )
         normed = norm("layer_norm" if config.parallel_block else "pre_self_attention_layer_norm")(x)
-        keys, values = attention.keys_and_values(normed, by)
+        keys, values = attention.keys_and_values(normed, rotation)
         if cached is not None:
             rows = jnp.arange(len(x))[:, None]
             keys = cached.keys.at[rows, write_at].set(keys)
             values = cached.values.at[rows, write_at].set(values)
-        attended = attention(normed, keys, values, mask, None, deterministic, by)
+        attended = attention(normed, keys, values, mask, None, deterministic, rotation)
         if config.parallel_block:
             # One mask for the sum, as where one product gives both (flaxformer's fused layer).
             added = drop(attended + mlp(normed, deterministic), deterministic)
@@ -165,7 +165,7 @@ class DecoderOnlyStack(nn.Module):
             cached,
             write_at,
             mask[:, None],
-            rotation(positions, config.head_dim, config.rope_max_wavelength),
+            rotation_of(positions, config.head_dim, config.rope_max_wavelength),
             deterministic,
         )
         norm = RMSNorm(

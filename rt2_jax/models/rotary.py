@@ -9,7 +9,7 @@ Rotation = tuple[jax.Array, jax.Array]
 """Cosines and sines, float32 [B, L, head_dim / 2] each."""
 
 
-def rotation(positions: jax.Array, head_dim: int, max_wavelength: float) -> Rotation:
+def rotation_of(positions: jax.Array, head_dim: int, max_wavelength: float) -> Rotation:
     """The angles of all positions (Su et al. 2021, section 3.2.2).
 
     Pair i turns by `position / max_wavelength ** (2 i / head_dim)`. In float32 in any case: in
@@ -25,7 +25,7 @@ def rotation(positions: jax.Array, head_dim: int, max_wavelength: float) -> Rota
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: jax.Array, by: Rotation) -> jax.Array:
+def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
     """Turns the pairs of features of every head, [B, L, heads, head_dim]; in the dtype of `x`.
 
     Feature i goes with feature `i + head_dim / 2`, as in the published code of PaLM
@@ -33,7 +33,7 @@ def rotate(x: jax.Array, by: Rotation) -> jax.Array:
     `models/ppp/gemma.py`, `_apply_rope`) and Llama in its Hugging Face form. The paper and Llama's
     own files pair neighbours, 2 i and 2 i + 1: such weights are permuted when they are imported.
     """
-    cos, sin = (wave[:, :, None] for wave in by)
+    cos, sin = (wave[:, :, None] for wave in rotation)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)

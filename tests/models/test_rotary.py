@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
-from rt2_jax.models.rotary import rotate, rotation
+from rt2_jax.models.rotary import rotate, rotation_of
 
 DRAW = np.random.default_rng(0)
 
 
 def turned(x, positions, base=10_000.0):
-    by = rotation(jnp.asarray([positions]), x.shape[-1], base)
+    by = rotation_of(jnp.asarray([positions]), x.shape[-1], base)
     return np.asarray(rotate(jnp.broadcast_to(jnp.asarray(x), (1, len(positions), 1, len(x))), by))
 
 
@@ -39,7 +39,7 @@ def test_feature_i_turns_with_feature_i_plus_half_at_its_own_speed():
 
 def test_bfloat16_inputs_are_turned_in_float32():
     x = jnp.ones((1, 1, 1, 8), jnp.bfloat16)
-    by = rotation(jnp.array([[257]]), 8, 10_000.0)
+    by = rotation_of(jnp.array([[257]]), 8, 10_000.0)
     found = rotate(x, by)
     assert found.dtype == jnp.bfloat16
     expected = rotate(x.astype(jnp.float32), by).astype(jnp.bfloat16)

@@ -1,6 +1,7 @@
 """What may see what, placeholders, scanned layers, precision, axis names, other frameworks."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -124,9 +125,15 @@ def test_scanned_and_written_out_layers_agree_and_convert_into_each_other(
     fresh = jax.eval_shape(unrolled.init, jax.random.key(0), rows[0])["params"]
     fresh = jax.tree.map(lambda box: box.value, fresh, is_leaf=lambda x: hasattr(x, "names"))
     assert jax.tree.map(jnp.shape, apart) == jax.tree.map(jnp.shape, fresh)
-    found = jax.jit(unrolled.apply)({"params": apart}, *rows)
-    expected = apply(config, "__call__", params, *rows)
-    np.testing.assert_allclose(found, expected, **CLOSE)
+    logits, cache = jax.jit(functools.partial(unrolled.apply, method="prefill"))(
+        {"params": apart}, *rows
+    )
+    expected, scanned = apply(config, "prefill", params, *rows)
+    np.testing.assert_allclose(logits, expected, **CLOSE)
+    np.testing.assert_allclose(cache.layers.keys, scanned.layers.keys, **CLOSE)
+    step = functools.partial(unrolled.apply, method="decode_step")
+    _, longer = jax.eval_shape(step, {"params": apart}, rows[0][:, :1], cache.extended(1))
+    assert jax.tree.map(jnp.shape, longer) == jax.tree.map(jnp.shape, cache.extended(1))
     jax.tree.map(np.testing.assert_array_equal, stack_layers(apart), params)
 
 
@@ -173,6 +180,24 @@ def test_nnx_wraps_the_module_with_equal_logits(apply, configs, make_params, row
     )
     found = jax.jit(lambda *states: nnx.merge(graph, *states)(*rows))(state, rest)
     np.testing.assert_allclose(found, apply(config, "__call__", params, *rows), **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["palm", "gemma"])
+def test_dropout_acts_in_training_only(apply, configs, make_params, rows, name):
+    params = make_params(configs[name])
+    config = dataclasses.replace(configs[name], dropout_rate=0.5)
+    module, expected = DecoderOnly(config), apply(configs[name], "__call__", params, *rows)
+    np.testing.assert_array_equal(apply(config, "__call__", params, *rows), expected)
+
+    @jax.jit
+    def train(key):
+        rngs = {"dropout": key}
+        return module.apply({"params": params}, *rows, enable_dropout=True, rngs=rngs)
+
+    noisy = [train(jax.random.key(seed)) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(noisy[0], noisy[1])
+    assert not np.allclose(noisy[0], noisy[2], atol=1e-2)
+    assert not np.allclose(noisy[0], expected, atol=1e-2)
 
 
 @pytest.mark.parametrize(
