@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "config": [
+            "DecoderOnlyConfig",
             "TextConfig",
             "VisionConfig",
             "VisionLanguageConfig",
@@ -13,12 +14,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "config_to_json",
             "tiny_config",
         ],
+        "decoder_only": ["DecoderOnly", "DecoderOnlyCache"],
         "decoding": ["greedy_decode"],
         "encoder_decoder": ["DecoderCache"],
         "layer_stack": ["stack_layers", "unstack_layers"],
         "losses": ["ExampleSums", "MetricSum", "token_cross_entropy"],
         "model": ["VisionLanguageModel"],
         "position": ["resample_positions"],
+        "published": ["GEMMA_2B", "PALM_8B"],
         "vision_language": ["VisionLanguageModule"],
     },
 )

@@ -11,6 +11,7 @@ from rt2_jax.actions.identity import check_keys
 ACTIVATIONS = ("gelu", "relu", "silu", "linear")
 DTYPES = ("float32", "bfloat16")
 STEMS = ("patch", "conv")
+EMBEDDING_SCALES = ("none", "inputs", "logits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +113,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "embed_dim", "encoder_layers", "decoder_layers", "num_heads")
         _check_positive(self, *sizes, "head_dim", "mlp_dim")
-        unknown = sorted(set(self.mlp_activations) - set(ACTIVATIONS))
-        if unknown or not self.mlp_activations:
-            raise ValueError(
-                f"TextConfig.mlp_activations: found {self.mlp_activations}, expected some of "
-                f"{', '.join(ACTIVATIONS)}"
-            )
+        _check_activations(self)
         if self.relative_buckets < 4 or self.relative_buckets % 2:
             raise ValueError(
                 f"TextConfig.relative_buckets: found {self.relative_buckets}, expected an even "
@@ -128,9 +124,81 @@ class TextConfig:
                 f"TextConfig.relative_max_distance: found {self.relative_max_distance}, expected "
                 f"more than half of relative_buckets {self.relative_buckets}"
             )
-        if not 0 <= self.dropout_rate < 1:
+        _check_dropout(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderOnlyConfig:
+    """A decoder-only language model with rotary positions: PaLM, Gemma 1, Llama and their like.
+
+    Attributes:
+      vocab_size: rows of the embedding; at least the vocabulary's size.
+      embed_dim: width.
+      num_layers: depth.
+      num_heads: attention heads of the queries.
+      num_kv_heads: of keys and values: 1 is multi-query attention (Shazeer 2019), `num_heads` is
+        multi-head attention, what lies between is grouped-query attention (Ainslie et al. 2023).
+      head_dim: features of a head, an even number.
+      mlp_dim: hidden width of the MLPs, of each input projection.
+      mlp_activations: one for each input projection, multiplied: `("silu", "linear")` is SwiGLU,
+        `("gelu", "linear")` GeGLU (Shazeer 2020).
+      parallel_block: attention and MLP read the same normed input and are added together (PaLM,
+        section 2), instead of one after the other.
+      norm_scale_plus_one: norms multiply by 1 + their parameter, which begins at 0.
+      norm_epsilon: added to the mean square.
+      embedding_scale: where the root of the width stands. `inputs`: embedded tokens are multiplied
+        by it (Gemma); `logits`: those of the tied output are divided by it (PaLM, section 5);
+        `none`.
+      tie_embeddings: the output layer is the embedding.
+      rope_max_wavelength: base of the rotary positions' wave lengths.
+      dropout_rate: in training.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_dim: int
+    mlp_activations: tuple[str, ...] = ("silu", "linear")
+    parallel_block: bool = False
+    norm_scale_plus_one: bool = False
+    norm_epsilon: float = 1e-6
+    embedding_scale: str = "none"
+    tie_embeddings: bool = True
+    rope_max_wavelength: float = 10_000.0
+    dropout_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "embed_dim", "num_layers", "num_heads", "num_kv_heads")
+        _check_positive(self, *sizes, "head_dim", "mlp_dim")
+        _check_activations(self)
+        _check_choice(self, "embedding_scale", EMBEDDING_SCALES)
+        _check_dropout(self)
+        if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"TextConfig.dropout_rate: found {self.dropout_rate}, expected 0 to below 1"
+                f"DecoderOnlyConfig.num_kv_heads: found {self.num_kv_heads}, expected a divisor of "
+                f"num_heads {self.num_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(
+                f"DecoderOnlyConfig.head_dim: found {self.head_dim}, expected an even number: "
+                "rotary positions turn pairs of features"
+            )
+        if self.embedding_scale == "logits" and not self.tie_embeddings:
+            raise ValueError(
+                "DecoderOnlyConfig.embedding_scale: found 'logits' without tie_embeddings, "
+                "expected 'inputs' or 'none': an output layer of its own needs no scale"
+            )
+        if self.norm_epsilon <= 0:
+            raise ValueError(
+                f"DecoderOnlyConfig.norm_epsilon: found {self.norm_epsilon}, expected more than 0"
+            )
+        if self.rope_max_wavelength <= 1:
+            raise ValueError(
+                f"DecoderOnlyConfig.rope_max_wavelength: found {self.rope_max_wavelength}, "
+                "expected more than 1"
             )
 
 
@@ -162,11 +230,11 @@ class VisionLanguageConfig:
             )
 
 
-Config = VisionConfig | TextConfig | VisionLanguageConfig
+Config = VisionConfig | TextConfig | DecoderOnlyConfig | VisionLanguageConfig
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 REGISTRY: Mapping[str, type[Config]] = {
-    cls.__name__: cls for cls in (VisionConfig, TextConfig, VisionLanguageConfig)
+    cls.__name__: cls for cls in (VisionConfig, TextConfig, DecoderOnlyConfig, VisionLanguageConfig)
 }
 
 
@@ -253,6 +321,23 @@ def _check_choice(config: Config, name: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(
             f"{type(config).__name__}.{name}: found {value!r}, expected one of {', '.join(known)}"
+        )
+
+
+def _check_activations(config: TextConfig | DecoderOnlyConfig) -> None:
+    unknown = sorted(set(config.mlp_activations) - set(ACTIVATIONS))
+    if unknown or not config.mlp_activations:
+        raise ValueError(
+            f"{type(config).__name__}.mlp_activations: found {config.mlp_activations}, expected "
+            f"some of {', '.join(ACTIVATIONS)}"
+        )
+
+
+def _check_dropout(config: TextConfig | DecoderOnlyConfig) -> None:
+    if not 0 <= config.dropout_rate < 1:
+        raise ValueError(
+            f"{type(config).__name__}.dropout_rate: found {config.dropout_rate}, expected 0 to "
+            "below 1"
         )
 
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from rt2_jax.models.encoder_decoder import DecoderCache
+
+class Cache(Protocol):
+    """What a decode step takes and gives back, longer: `DecoderCache`, `DecoderOnlyCache`."""
+
+    @property
+    def room(self) -> int:
+        """How many tokens can be written with it."""
 
 
-class DecodeStep(Protocol):
+CacheT = TypeVar("CacheT", bound=Cache)
+
+
+class DecodeStep(Protocol[CacheT]):
     """The logits float32 [B, 1, vocab] after one more token of each row, and the longer cache."""
 
-    def __call__(
-        self, tokens: jax.Array, cache: DecoderCache, /
-    ) -> tuple[jax.Array, DecoderCache]: ...
+    def __call__(self, tokens: jax.Array, cache: CacheT, /) -> tuple[jax.Array, CacheT]: ...
 
 
 def greedy_decode(
-    decode_step: DecodeStep,
+    decode_step: DecodeStep[CacheT],
     logits: jax.Array,
-    cache: DecoderCache,
+    cache: CacheT,
     length: int,
     eos_id: int,
     token_mask: jax.Array | None = None,
@@ -32,7 +39,7 @@ def greedy_decode(
     Args:
       decode_step: as the model's `decode_step`, with the parameters bound.
       logits: float32 [B, vocab] of the first token to be written.
-      cache: with room for `length` tokens, the first input included.
+      cache: with room for `length` tokens; in an encoder-decoder the first input is one of them.
       length: tokens to write.
       eos_id: the token that ends a row.
       token_mask: bool [length, vocab]; which tokens may stand at each place. None allows all.
@@ -46,10 +53,9 @@ def greedy_decode(
     Raises:
       ValueError: the mask has another shape, or the cache is too short.
     """
-    room = cache.layers.keys.shape[2]
-    if room < length:
+    if cache.room < length:
         raise ValueError(
-            f"cache: found room for {room} tokens, expected {length} or more; make room with "
+            f"cache: found room for {cache.room} tokens, expected {length} or more; make room with "
             f"cache.extended({length})"
         )
     expected = (length, logits.shape[-1])

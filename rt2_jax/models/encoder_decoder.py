@@ -21,7 +21,6 @@ from rt2_jax.models.layers import (
     RMSNorm,
     constrain,
     dropout,
-    partitioned,
 )
 from rt2_jax.models.position import RelativePositionBias
 
@@ -56,6 +55,11 @@ class DecoderCache:
     layers: LayerCache
     encoder_mask: jax.Array
     positions: jax.Array
+
+    @property
+    def room(self) -> int:
+        """How many tokens a row can hold."""
+        return self.layers.keys.shape[2]
 
     def extended(self, length: int) -> DecoderCache:
         """The same with room for `length` tokens in all."""
@@ -240,21 +244,3 @@ class Decoder(nn.Module):
             logits = jnp.matmul(scaled, table.T, preferred_element_type=jnp.float32)
         logits = nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
         return logits, DecoderCache(kept, encoder_mask, positions=count)
-
-
-class TokenEmbedder(nn.Module):
-    """The embedding of tokens; `embedding` is its table."""
-
-    config: TextConfig
-    dtype: Any
-
-    def setup(self) -> None:
-        self.embedding = self.param(
-            "embedding",
-            partitioned(nn.initializers.normal(1.0), ("vocab", "embed")),
-            (self.config.vocab_size, self.config.embed_dim),
-        )
-
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """int32 [B, L] -> [B, L, E]."""
-        return jnp.take(self.embedding, tokens, axis=0).astype(self.dtype)

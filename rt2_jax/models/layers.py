@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rt2_jax.models.products import add_bias, matmul
+from rt2_jax.models.rotary import Rotation, rotate
 
 FIXED_AXIS = "relpos_buckets"
 """The logical axis of parameter dimensions that are never sharded: pixels of a patch, places.
@@ -64,17 +65,25 @@ class Dense(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """T5's layer norm: only a scale, by the root mean square (Zhang and Sennrich 2019)."""
+    """T5's layer norm: only a scale, by the root mean square (Zhang and Sennrich 2019).
+
+    `scale_plus_one`: the scale is 1 + the parameter, which begins at 0 (T5X's
+    `center_scale_at_zero`), so that weight decay draws it to 1.
+    """
 
     dtype: Any
+    epsilon: float = 1e-6
+    scale_plus_one: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., E] -> [..., E]; the statistics are float32."""
-        scale_init = partitioned(nn.initializers.ones_init(), ("embed",))
-        scale = self.param("scale", scale_init, (x.shape[-1],))
+        init = nn.initializers.zeros_init() if self.scale_plus_one else nn.initializers.ones_init()
+        scale = self.param("scale", partitioned(init, ("embed",)), (x.shape[-1],))
+        if self.scale_plus_one:
+            scale = 1.0 + scale
         x = x.astype(jnp.float32)
-        x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+        x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
         return (x * scale).astype(self.dtype)
 
 
@@ -125,10 +134,11 @@ class Mlp(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are made apart, so that they can be kept.
+    """Attention of several heads whose keys and values are made apart, so that they can be kept.
 
-    `scaled`: divide the logits by the root of `head_dim` (vision transformers); T5 has that factor
-    in the initial query kernel instead.
+    `scaled`: divide the logits by the root of `head_dim`; T5 has that factor in the initial query
+    kernel instead. `num_kv_heads`: heads of keys and values, each for a group of neighbouring query
+    heads (Ainslie et al. 2023); None is one for each.
     """
 
     num_heads: int
@@ -137,6 +147,7 @@ class Attention(nn.Module):
     scaled: bool = False
     use_bias: bool = False
     dropout_rate: float = 0.0
+    num_kv_heads: int | None = None
 
     def setup(self) -> None:
         def query_init(*args: Any) -> jax.Array:
@@ -144,13 +155,19 @@ class Attention(nn.Module):
 
         features, axes = self.num_heads * self.head_dim, ("embed", "joined_kv")
         self.query = Dense(features, axes, self.dtype, self.use_bias, query_init)
-        self.key = Dense(features, axes, self.dtype, self.use_bias, _attention_init)
-        self.value = Dense(features, axes, self.dtype, self.use_bias, _attention_init)
+        # One head for all is kept whole: all query heads of every device need it.
+        kv_axes = ("embed", "kv") if self.num_kv_heads == 1 else axes
+        if self.num_kv_heads is not None:
+            features = self.num_kv_heads * self.head_dim
+        self.key = Dense(features, kv_axes, self.dtype, self.use_bias, _attention_init)
+        self.value = Dense(features, kv_axes, self.dtype, self.use_bias, _attention_init)
         self.dropout = dropout(self.dropout_rate)
 
-    def keys_and_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, K, E] -> twice [B, K, heads, head_dim]."""
-        return self._split(self.key(x)), self._split(self.value(x))
+    def keys_and_values(
+        self, x: jax.Array, rotation: Rotation | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """[B, K, E] -> twice [B, K, kv_heads, head_dim]; the keys turned by their positions."""
+        return self._split(self.key(x), rotation), self._split(self.value(x))
 
     @nn.compact
     def __call__(
@@ -161,21 +178,30 @@ class Attention(nn.Module):
         mask: jax.Array | None,
         bias: jax.Array | None,
         deterministic: bool,
+        rotation: Rotation | None = None,
     ) -> jax.Array:
         """Attends from `x` to `keys`; softmax in float32.
 
         Args:
           x: [B, Q, E].
-          keys: [B, K, heads, head_dim].
+          keys: [B, K, kv_heads, head_dim].
           values: as `keys`.
           mask: bool, broadcast to [B, heads, Q, K]; True where attention is allowed.
           bias: float32, likewise; added to the logits.
           deterministic: no dropout.
+          rotation: of the queries, by their rotary positions.
 
         Returns:
           [B, Q, E].
         """
-        logits = jnp.einsum("bqhd,bkhd->bhqk", self._split(self.query(x)), keys)
+        queries = self._split(self.query(x), rotation)
+        grouped = keys.shape[2] != self.num_heads
+        if grouped:
+            groups = queries.reshape(*x.shape[:2], keys.shape[2], -1, self.head_dim)
+            logits = jnp.einsum("bqhgd,bkhd->bhgqk", groups, keys)
+            logits = logits.reshape(x.shape[0], self.num_heads, *logits.shape[3:])
+        else:
+            logits = jnp.einsum("bqhd,bkhd->bhqk", queries, keys)
         logits = logits.astype(jnp.float32)
         if self.scaled:
             logits *= self.head_dim**-0.5
@@ -184,15 +210,20 @@ class Attention(nn.Module):
         if mask is not None:
             logits = jnp.where(mask, logits, _MASKED)
         weights = self.dropout(nn.softmax(logits).astype(self.dtype), deterministic)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
+        if grouped:
+            weights = weights.reshape(x.shape[0], keys.shape[2], -1, *weights.shape[2:])
+            mixed = jnp.einsum("bhgqk,bkhd->bqhgd", weights, values)
+        else:
+            mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
         mixed = mixed.reshape(*mixed.shape[:2], -1)
         axes = ("joined_kv", "embed")
         return Dense(x.shape[-1], axes, self.dtype, self.use_bias, _attention_init, name="out")(
             mixed
         )
 
-    def _split(self, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim)
+    def _split(self, x: jax.Array, rotation: Rotation | None = None) -> jax.Array:
+        x = x.reshape(*x.shape[:2], -1, self.head_dim)
+        return x if rotation is None else rotate(x, rotation)
 
 
 class EncoderLayer(nn.Module):
@@ -239,6 +270,26 @@ class EncoderLayer(nn.Module):
         )
         normed = norm(self.dtype, name="pre_mlp_layer_norm")(x)
         return constrain(x + drop(mlp(normed, deterministic), deterministic)), None
+
+
+class TokenEmbedder(nn.Module):
+    """The embedding of tokens; `embedding` is its table, at first normal of `stddev`."""
+
+    vocab_size: int
+    embed_dim: int
+    dtype: Any
+    stddev: float = 1.0
+
+    def setup(self) -> None:
+        self.embedding = self.param(
+            "embedding",
+            partitioned(nn.initializers.normal(self.stddev), ("vocab", "embed")),
+            (self.vocab_size, self.embed_dim),
+        )
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """int32 [B, L] -> [B, L, E]."""
+        return jnp.take(self.embedding, tokens, axis=0).astype(self.dtype)
 
 
 def dropout(rate: float) -> nn.Dropout:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rt2_jax.models.config import VisionLanguageConfig
-from rt2_jax.models.encoder_decoder import Decoder, DecoderCache, Encoder, TokenEmbedder
-from rt2_jax.models.layers import FIXED_AXIS, Dense, partitioned
+from rt2_jax.models.encoder_decoder import Decoder, DecoderCache, Encoder
+from rt2_jax.models.layers import FIXED_AXIS, Dense, TokenEmbedder, partitioned
 from rt2_jax.models.vit import VisionTransformer
 
 PADDING = 0
@@ -27,7 +27,7 @@ class VisionLanguageModule(nn.Module):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         self.vision = VisionTransformer(config.vision, dtype, config.scan_layers)
         self.vision_projection = Dense(config.text.embed_dim, ("mlp", "embed"), dtype, True)
-        self.token_embedder = TokenEmbedder(config.text, dtype)
+        self.token_embedder = TokenEmbedder(config.text.vocab_size, config.text.embed_dim, dtype)
         self.encoder = Encoder(config.text, dtype, config.scan_layers)
         self.decoder = Decoder(config.text, dtype, config.scan_layers)
         if len(config.image_slots) > 1:

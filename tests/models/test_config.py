@@ -7,6 +7,7 @@ import json
 import pytest
 
 from rt2_jax.models.config import TextConfig, config_from_json, config_to_json, tiny_config
+from rt2_jax.models.published import GEMMA_2B, PALM_8B
 
 
 def test_a_configuration_survives_json_text(config):
@@ -16,6 +17,12 @@ def test_a_configuration_survives_json_text(config):
 
 def test_a_part_alone_survives_json_too(patches):
     assert config_from_json(config_to_json(patches.text)) == patches.text
+
+
+@pytest.mark.parametrize("published", [PALM_8B, GEMMA_2B])
+def test_a_decoder_only_model_survives_json_text(published):
+    text = json.dumps(config_to_json(published))
+    assert config_from_json(json.loads(text)) == published
 
 
 def test_a_class_outside_the_registry_is_never_made(patches):
@@ -50,7 +57,9 @@ def test_json_that_is_no_object_is_refused():
 
 
 def test_only_configurations_are_written():
-    with pytest.raises(TypeError, match="found a object, expected one of TextConfig"):
+    with pytest.raises(
+        TypeError, match="found a object, expected one of DecoderOnlyConfig, TextConfig"
+    ):
         config_to_json(object())
 
 
@@ -72,6 +81,25 @@ def test_only_configurations_are_written():
 def test_values_that_make_no_model_are_refused(patches, part, values, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(getattr(patches, part), **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_kv_heads": 3}, "num_kv_heads: found 3, expected a divisor of num_heads 16"),
+        ({"num_kv_heads": 0}, "num_kv_heads: found 0, expected a positive integer"),
+        ({"head_dim": 7}, "head_dim: found 7, expected an even number"),
+        ({"mlp_activations": ()}, r"DecoderOnlyConfig\.mlp_activations: found \(\)"),
+        ({"embedding_scale": "both"}, "embedding_scale: found 'both', expected one of none, inp"),
+        ({"tie_embeddings": False}, "embedding_scale: found 'logits' without tie_embeddings"),
+        ({"norm_epsilon": 0.0}, "norm_epsilon: found 0.0, expected more than 0"),
+        ({"rope_max_wavelength": 1}, "rope_max_wavelength: found 1, expected more than 1"),
+        ({"dropout_rate": 1.0}, r"DecoderOnlyConfig\.dropout_rate: found 1.0"),
+    ],
+)
+def test_a_decoder_only_model_that_cannot_be_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PALM_8B, **values)
 
 
 @pytest.mark.parametrize(
