@@ -116,14 +116,12 @@ def table(found: dict[str, Any]) -> str:
         sides.append([name, unit, *(f"{figure:.0f}" for figure in figures), aim])
     compared = [["side", "to", "ratio", "least", "greatest", "aim"]]
     for row in found["ratios"]:
-        figures = (row["median"], row["least"], row["greatest"])
-        compared.append(
-            [row["side"], row["to"], *(f"{figure:.2f}" for figure in figures), f"{row['aim']:g}"]
-        )
+        words = [f"{row[name]:.2f}" for name in ("median", "least", "greatest")]
+        compared.append([row["side"], row["to"], *words, f"{row['aim']:g}"])
     load, machine = found["load_average"], found["machine"]
-    words = ", ".join(f"{name} {value}" for name, value in machine.items())
+    versions = ", ".join(f"{name} {value}" for name, value in machine.items())
     return (
         f"{aligned(sides)}\n\nexamples per CPU-second, medians of the rounds' ratios\n"
-        f"{aligned(compared)}\n\n{found['settings']['rounds']} rounds; {words}\n"
+        f"{aligned(compared)}\n\n{found['settings']['rounds']} rounds; {versions}\n"
         f"load average {load['before']:.2f} before, {load['after']:.2f} after"
     )

@@ -31,6 +31,8 @@ class Side(Protocol):
     def ahead(self) -> int:
         """Pieces that it may have made while others had their turn, in threads and buffers."""
 
+    def __hash__(self) -> int: ...
+
     def pieces(self) -> Iterator[int]:
         """Endless; each piece of work gives the number of examples that it made."""
 

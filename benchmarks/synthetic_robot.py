@@ -34,8 +34,8 @@ def draw_picture(draw: np.random.Generator) -> bytes:
     picture = light.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(picture)
     for _ in range(draw.integers(8, 16)):
-        x, y = draw.integers(0, WIDTH), draw.integers(0, HEIGHT)
-        right, bottom = x + draw.integers(10, 90), y + draw.integers(10, 90)
+        x, y = int(draw.integers(WIDTH)), int(draw.integers(HEIGHT))
+        right, bottom = x + int(draw.integers(10, 90)), y + int(draw.integers(10, 90))
         shape = (pen.ellipse, pen.rectangle)[draw.integers(2)]
         shape((x, y, right, bottom), fill=tuple(draw.integers(0, 256, 3).tolist()))
     grain = draw.integers(-_GRAIN, _GRAIN + 1, (HEIGHT, WIDTH, 1), np.int8)

@@ -18,7 +18,7 @@ from rt2_jax.data.cache import ACTIONS_FILE, INFO_FILE, STATES_FILE, StepCache, 
 pytestmark = pytest.mark.slow
 
 TASKS = 30
-SHARD_STEPS = 1000
+SHARD_STEPS = 1250
 PROCESS, WORKER, SHARD = 400e6, 300e6, 50e3
 """Bytes: of the process that trains, of a worker, of each file in each process; docs/data.md."""
 
@@ -38,7 +38,7 @@ class Length:
 
 
 SHORT = Length(shards=1, batches=80, every=2, growth=0.08)
-FULL = Length(shards=23, batches=2000, every=20, growth=0.015)
+FULL = Length(shards=20, batches=2000, every=20, growth=0.015)
 
 
 @pytest.fixture(scope="module")
