@@ -78,8 +78,8 @@ setup(
     python_requires=">=3.11",
     install_requires=["numpy>=1.26", "msgpack>=1.1", "websockets>=14"],
     extras_require=EXTRAS,
-    # `rt2_jax/{tasks,gin_configs,launch}` are links to the folders at the top, so that they are
-    # packaged under `rt2_jax` and nothing generic lands in site-packages.
+    # `rt2_jax/{benchmarks,tasks,gin_configs,launch}` are links to the folders at the top, so that
+    # they are packaged under `rt2_jax` and nothing generic lands in site-packages.
     packages=find_packages(include=["rt2_jax", "rt2_jax.*"]),
     package_data={
         "rt2_jax": [

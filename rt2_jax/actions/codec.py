@@ -6,6 +6,7 @@ import abc
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -122,15 +123,16 @@ class BoundCodec:
     def _chunk_shape(self) -> tuple[int, int]:
         return self.codec.horizon, self.space.dimension
 
-    @property
+    # Kept: training asks for them with every example.
+    @cached_property
     def _counts(self) -> np.ndarray:
         return np.array([len(f.levels or ()) or self.codec.count for f in self.space.fields])
 
-    @property
+    @cached_property
     def _first_integers(self) -> np.ndarray:
         return np.array([0 if f.levels else self.codec.first_integer for f in self.space.fields])
 
-    @property
+    @cached_property
     def _discrete(self) -> np.ndarray:
         return np.array([f.levels is not None for f in self.space.fields])
 

@@ -277,8 +277,9 @@ def check_actions(space: ActionSpace, actions: Any, where: str = "actions") -> n
     _refuse_first(space, array, ~np.isfinite(array), "a finite number", where)
     for i, field in enumerate(space.fields):
         if field.levels is not None:
+            values = array[..., i]
             wrong = np.zeros(array.shape, bool)
-            wrong[..., i] = ~np.isin(array[..., i], np.arange(len(field.levels)))
+            wrong[..., i] = (values < 0) | (values >= len(field.levels)) | (values % 1 != 0)
             names = ", ".join(f"{i} ({level})" for i, level in enumerate(field.levels))
             _refuse_first(space, array, wrong, f"a level's index: {names}", where)
     return array

@@ -165,6 +165,10 @@ class ActionVocabulary:
                 f"{self.tokenizer_hash}, found {tokenizer.hash}: its token ids mean other pieces"
             )
 
+    @cached_property
+    def _array(self) -> np.ndarray:
+        return np.array(self.ids, np.int32)
+
     def to_ids(self, integers: Any) -> np.ndarray:
         """Token ids, int32, of integers (not levels) of any shape.
 
@@ -182,7 +186,7 @@ class ActionVocabulary:
                 f"integer {array[wrong][0]} has no token: this action vocabulary has {first} to "
                 f"{last}"
             )
-        return np.array(self.ids, np.int32)[array.astype(np.int64) - first]
+        return self._array[array.astype(np.int64) - first]
 
     def to_integers(
         self, ids: Sequence[int], id_to_piece: Callable[[int], str] | None = None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rt2_jax.cli.eval_closed_loop import add_closed_loop
+from rt2_jax.cli.json_file import check_writable, write_json
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -76,7 +75,7 @@ def _offline(args: argparse.Namespace) -> None:
     from rt2_jax.evaluation.tables import offline_table
     from rt2_jax.inference.engine import PolicyEngine
 
-    _check_writable(args.json)
+    check_writable(args.json)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, (args.batch_size,))
     with _progress() as report:
         reports = evaluate_offline(
@@ -85,7 +84,7 @@ def _offline(args: argparse.Namespace) -> None:
     print(f"{engine.checkpoint}, split {args.split!r}\n")
     print(offline_table(reports))
     data = {"checkpoint": engine.checkpoint, "split": args.split}
-    _write(args.json, {**data, "tasks": [each.to_json() for each in reports]})
+    write_json(args.json, {**data, "tasks": [each.to_json() for each in reports]})
 
 
 def _pointing(args: argparse.Namespace) -> None:
@@ -93,7 +92,7 @@ def _pointing(args: argparse.Namespace) -> None:
     from rt2_jax.evaluation.tables import pointing_table
     from rt2_jax.inference.engine import PolicyEngine
 
-    _check_writable(args.json)
+    check_writable(args.json)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, (args.batch_size,))
     with _progress() as report:
         result = evaluate_pointing(
@@ -101,18 +100,7 @@ def _pointing(args: argparse.Namespace) -> None:
         )
     print(f"{engine.checkpoint}, {args.pictures}\n")
     print(pointing_table(result))
-    _write(args.json, {"checkpoint": engine.checkpoint, **result.to_json()})
-
-
-def _check_writable(path: str | None) -> None:
-    """Before the work, not after it."""
-    if path is not None and (pathlib.Path(path).is_dir() or not pathlib.Path(path).parent.is_dir()):
-        raise ValueError(f"--json {path}: expected a file's name in a folder that exists")
-
-
-def _write(path: str | None, data: dict[str, Any]) -> None:
-    if path is not None:
-        pathlib.Path(path).write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    write_json(args.json, {"checkpoint": engine.checkpoint, **result.to_json()})
 
 
 @contextlib.contextmanager

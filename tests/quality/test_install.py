@@ -24,7 +24,7 @@ build_meta.{hook}(sys.argv[1])
 """
 IMPORTS = """
 import importlib
-for name in ("actions", "client", "gin_configs", "launch", "tasks"):
+for name in ("actions", "benchmarks", "client", "gin_configs", "launch", "tasks"):
     module = importlib.import_module("rt2_jax." + name)
     for public in getattr(module, "__all__", []):
         getattr(module, public)

@@ -30,6 +30,7 @@ def test_the_project_passes(linter, root, run):
     [
         ("tasks/planted.py", "import rt2_jax.launch", "Imports go downwards only"),
         ("rt2_jax/actions/planted.py", "import rt2_jax.client", "Imports go downwards only"),
+        ("benchmarks/planted.py", "import rt2_jax.demo", "Imports go downwards only"),
         ("launch/planted.py", "import seqio", "TensorFlow stays in data and tasks"),
         ("rt2_jax/client/planted.py", "import jax", "What runs on the robot needs numpy only"),
     ],

@@ -1,0 +1,47 @@
+"""`rt2 bench`: how fast it is here, beside other ways to do the same, in rounds of one run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rt2_jax.cli.json_file import check_writable, write_json
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds `rt2 bench` and its verbs."""
+    parser = subparsers.add_parser("bench", description=__doc__)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    data = verbs.add_parser(
+        "data",
+        help="batches and caching, beside a bare loop and tf.data",
+        description="Draws a robot task, and lets training's pipeline, a bare loop of decoding "
+        "and resizing, a tf.data pipeline and caching take turns on it. The figures are per "
+        "second of CPU time, of all processes and threads: medians over the rounds.",
+    )
+    data.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    data.add_argument("--records", type=int, default=2048, help="steps (default: %(default)s)")
+    data.add_argument("--size", type=int, default=224, help="pixels a side (default: %(default)s)")
+    data.add_argument(
+        "--batches", type=int, default=20, help="of 64, in a turn (default: %(default)s)"
+    )
+    data.add_argument("--json", metavar="F", help="writes the results there, too")
+    data.set_defaults(do=_data)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Does what the verb asks; returns the exit status."""
+    return args.do(args)
+
+
+def _data(args: argparse.Namespace) -> None:
+    from rt2_jax.benchmarks.data import Settings, measure, table
+
+    check_writable(args.json)
+    found = measure(Settings(args.rounds, args.records, args.size, args.batches), _report)
+    print(table(found))
+    write_json(args.json, found)
+
+
+def _report(line: str) -> None:
+    print(f"rt2 bench: {line}", file=sys.stderr, flush=True)
