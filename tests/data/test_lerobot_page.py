@@ -128,6 +128,17 @@ def test_a_real_humanoid_with_26_joints_is_shown_as_tokens_and_cached(g1, capsys
     assert np.abs(first.action[1:15] - first.state[:14]).max() < 0.5
 
 
+def test_a_real_humanoid_with_26_joints_is_checked_and_inspected(g1, tmp_path, capsys):
+    module = ("--module", "g1_tasks")
+    status = g1("data", "check", "g1_bottle", *module)
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    page = tmp_path / "page.html"
+    assert g1("data", "inspect", "g1_bottle", *module, "--out", page, "--steps", 3) == 0
+    text = page.read_text(encoding="utf-8")
+    assert all(field in text for field in ("kLeftShoulderPitch", "terminate"))
+
+
 @pytest.mark.slow
 def test_a_real_humanoid_with_26_joints_is_trained_on(g1, tmp_path, capsys, tiny_mixture):
     for verb in ("cache", "resolve"):

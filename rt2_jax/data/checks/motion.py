@@ -31,6 +31,8 @@ step, which control loops have, leaves both times alike."""
 SCALE = 5.0
 """Robots reach 0.5 to 1 of a commanded delta; five times off is another unit."""
 LEAST_STEPS = 50
+IDLE = 0.1
+"""A field rests where action and state move less than this part of the farthest of its unit."""
 FASTEST = {"m": 5.0, "rad": 20.0}
 """Per second; arms reach 2 m/s and 4 rad/s. Where no state is there to compare with."""
 FARTHEST = {"m": 20.0, "rad": 4 * np.pi}
@@ -150,7 +152,8 @@ class _Judge:
             return
         state = self.states[own]
         otherwise = abs(other.correlation[0, i, own])
-        if otherwise >= confused and strength < LESS * otherwise:
+        of_one_size = 1 / SCALE <= other.ratio[0, i, own] <= SCALE
+        if otherwise >= confused and strength < LESS * otherwise and of_one_size:
             now, then = ("absolute", "a delta") if level else ("a delta", "absolute")
             yield self._finding(
                 "reference",
@@ -219,10 +222,13 @@ class _Judge:
             )
 
     def _moves(self, i: int) -> bool:
-        own = self.pairs[i]
-        return bool(
-            np.ptp(self.survey.actions[:, i]) > 0 and np.ptp(self.survey.states[:, own]) > 0
-        )
+        """Whether a field does more than tremble: an arm that rests follows nothing but noise."""
+        alike = [j for j in self.pairs if self.fields[j].unit == self.fields[i].unit]
+        actions = _ranges(self.survey.actions[:, alike])
+        states = _ranges(self.survey.states[:, [self.pairs[j] for j in alike]])
+        at = alike.index(i)
+        rests = actions[at] < IDLE * actions.max() and states[at] < IDLE * states.max()
+        return bool(actions[at] > 0 and states[at] > 0 and not rests)
 
     def _implausible(self, i: int) -> Iterator[Finding]:
         field, values = self.fields[i], np.abs(self.survey.actions[:, i])
@@ -255,6 +261,12 @@ class _Judge:
     ) -> Finding:
         name = f"action {self.fields[i].name}"
         return Finding(severity, check, name, found, advice, self.survey.split)
+
+
+def _ranges(values: np.ndarray) -> np.ndarray:
+    """From the 1st to the 99th percentile of each column."""
+    low, high = np.nanquantile(values, (0.01, 0.99), axis=0)
+    return np.asarray(high - low)
 
 
 def check_gripper(survey: Survey) -> Iterator[Finding]:
