@@ -13,6 +13,7 @@ from rt2_jax.sim.render import RenderSettings
 
 NAME = "pretrained:rt2_tabletop_tiny"
 EPISODES = 20
+SKILLS = ("reach", "push")
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +36,22 @@ def untrained(engine):
 
 
 def successes(engine, **changes):
-    suite = Suite(skills=("reach",), episodes=EPISODES, render=RenderSettings("ray", 64, 64))
+    suite = Suite(skills=SKILLS, episodes=EPISODES, render=RenderSettings("ray", 64, 64))
     policy = LocalPolicy(EnginePolicy(engine), "policy")
     results = evaluate(dataclasses.replace(suite, **changes), policy, parallel=8).results
-    return sum(result.success for result in results)
+    return [sum(result.success for result in results if result.skill == skill) for skill in SKILLS]
 
 
-def test_it_reaches_what_it_is_told_and_nothing_else(engine):
-    # docs/measurements.md has the rates of hundreds: of twenty, 13 and less than one are expected.
-    assert successes(engine) >= 8
-    assert successes(engine, instruction="swapped") <= 7
+def test_it_does_what_it_is_told_with_the_thing_that_it_is_told(engine):
+    # docs/measurements.md has the rates of hundreds: of twenty, 18 and 7 are expected.
+    reached, pushed = successes(engine)
+    assert reached >= 14 and pushed >= 2
+    # Less than one.
+    assert max(successes(engine, instruction="swapped")) <= 4
 
 
 def test_with_untrained_weights_the_success_collapses(engine):
-    assert successes(untrained(engine)) <= 2
+    assert max(successes(untrained(engine))) <= 1
 
 
 def test_it_says_what_it_reads_and_what_its_actions_can_be(engine):

@@ -78,11 +78,11 @@ def short_plan(folder: pathlib.Path) -> DemoPlan:
     """About 25 minutes on two cores."""
     return DemoPlan(
         folder=folder,
-        episodes=2200,
+        episodes=2600,
         scenes=1600,
-        train_steps=5400,
+        train_steps=6600,
         test_episodes=100,
-        minutes={"record": 2.5, "draw": 0.5, "cache": 1, "train": 14, "drive": 4, "compare": 2},
+        minutes={"record": 2.5, "draw": 0.5, "cache": 1, "train": 14, "drive": 3, "compare": 1},
     )
 
 
@@ -94,7 +94,7 @@ def long_plan(folder: pathlib.Path) -> DemoPlan:
         scenes=5000,
         train_steps=34_000,
         test_episodes=200,
-        minutes={"record": 8, "draw": 4, "cache": 3, "train": 80, "drive": 6, "compare": 5},
+        minutes={"record": 7, "draw": 2, "cache": 3, "train": 74, "drive": 4, "compare": 2},
     )
 
 
