@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from typing import Protocol
@@ -98,7 +99,8 @@ def _process(side: Side, context: BaseContext) -> Iterator[Callable[[], Turn]]:
         try:
             yield lambda: process.submit(_take_turn, side).result()
         finally:
-            process.submit(_close, side).result()
+            with contextlib.suppress(BrokenProcessPool):  # the error that broke it says more
+                process.submit(_close, side).result()
 
 
 class _Running:

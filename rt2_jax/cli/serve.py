@@ -38,7 +38,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
     from rt2_jax.inference import EnginePolicy, PolicyEngine
-    from rt2_jax.serving.request_logger import RequestLogger
     from rt2_jax.serving.server import check_address, serve
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
@@ -48,7 +47,11 @@ def run(args: argparse.Namespace) -> int | None:
     sizes = _sizes(args.batch_sizes)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes)
     policy = EnginePolicy(engine, engine.robot_task(args.task))
-    log = None if args.log_dir is None else RequestLogger(args.log_dir, policy.metadata)
+    log = None
+    if args.log_dir is not None:
+        from rt2_jax.serving.request_logger import RequestLogger  # needs `array_record`
+
+        log = RequestLogger(args.log_dir, policy.metadata)
     print(f"compiling {engine.checkpoint} for batches of {args.batch_sizes}", file=sys.stderr)
     engine.warm_up()
 

@@ -15,10 +15,9 @@ import numpy as np
 from rt2_jax.actions.identity import check_keys
 from rt2_jax.data.examples import TaskExamples
 from rt2_jax.data.manifest import Manifest
-from rt2_jax.data.mixture_order import MixtureOrder, source_seed
+from rt2_jax.data.mixture_order import ENDLESS, MixtureOrder, source_seed
 
 VERSION = 2  # of the order: batches of the same numbers are other ones in other versions
-_ENDLESS = 2**62
 _LOG = logging.getLogger(__name__)
 _ADVICE = ". RunConfig.may_change_data = True goes on with this run's data, each task where it was"
 
@@ -270,6 +269,8 @@ class MixtureBatches:
                 lines.append(f"task {name!r} ends after {state['taken'][name]} examples")
             elif name not in state["caches"]:
                 lines.append(f"task {name!r} begins")
+            elif self._caches[name] is None:
+                lines.append(f"task {name!r} is not cached and begins with another order")
             elif self._caches[name] != state["caches"][name]:
                 lines.append(f"task {name!r} has another cache and begins anew")
             else:
@@ -299,7 +300,7 @@ class _HostBlocks(grain.MapDataset):
         self._first = first + host * self._block
 
     def __len__(self) -> int:
-        return _ENDLESS
+        return ENDLESS
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -156,7 +156,7 @@ class StepCache:
                     f"{self._advice}"
                 )
         self._ends = list(itertools.accumulate(file.steps for file in files))
-        _allow_open_files(len(files))
+        allow_open_files(len(files))
         self._source = ArrayRecordDataSource([str(self.directory / file.name) for file in files])
         if len(self._source) != self.info.steps:
             raise ValueError(
@@ -192,7 +192,7 @@ class StepCache:
         return np.load(self.directory / STATES_FILE)
 
 
-def _allow_open_files(count: int) -> None:
+def allow_open_files(count: int) -> None:
     """Makes room for so many more open files: each one that was read from stays open.
 
     A shell's limit is often 1,024, which the caches of a large mixture exceed; processes that this

@@ -57,7 +57,9 @@ def on_beam(runner: str, flags: Sequence[str], modules: Sequence[str]) -> CacheR
             with _reports(work, report):
                 state = pipeline.run().wait_until_finish()
         except Exception as error:
-            raise _failure(work) or error from error
+            if failure := _failure(work):
+                raise failure from error
+            raise
         if state is not None and state != "DONE":
             raise _failure(work) or ChildProcessError(
                 f"the pipeline on {runner} ended as {state}; the finished source shards are kept: "
@@ -80,8 +82,10 @@ def _cache_one(shard: int, work: CacheWork, modules: Sequence[str]) -> None:
 
 def _failure(work: CacheWork) -> ValueError | None:
     """What was wrong with the first shard that failed, if a worker could say so."""
-    for file in sorted(work.folder.glob("failure-*.txt")):
-        return ValueError(file.read_text(encoding="utf-8"))
+    for shard in range(len(work.shards)):
+        file = work.failure(shard)
+        if file.exists() and finished_shard(work, shard) is None:
+            return ValueError(file.read_text(encoding="utf-8"))
     return None
 
 
@@ -94,8 +98,9 @@ def _reports(work: CacheWork, report: Callable[[int], None]) -> Iterator[None]:
         steps = [0] * len(work.shards)
         while not done.wait(_REPORT_S):
             for shard, found in enumerate(steps):
-                if not found and (summary := finished_shard(work, shard)):
-                    steps[shard] = summary.steps
+                with contextlib.suppress(OSError, ValueError):  # of a network's file system
+                    if not found and (summary := finished_shard(work, shard)):
+                        steps[shard] = summary.steps
             report(sum(steps))
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -35,7 +35,8 @@ def in_processes(jobs: int, modules: Sequence[str]) -> CacheRunner:
     Args:
       jobs: how many, at most.
       modules: those that register tasks; they are imported in each process, as
-        `--module` imports them.
+        `--module` imports them. A program of your own needs the guard `if __name__ == "__main__"`,
+        as all that start processes.
 
     Raises:
       ValueError: fewer than one.
@@ -100,8 +101,9 @@ def _receive(connection: Connection) -> _Progress:
 
 def _killed() -> ChildProcessError:
     return ChildProcessError(
-        "a caching process was killed, perhaps for want of memory; the finished source shards are "
-        "kept: run it again to continue, with fewer jobs"
+        "a caching process ended before its work; where it printed no error it was killed, perhaps "
+        "for want of memory. The finished source shards are kept: run it again to continue, with "
+        "fewer jobs"
     )
 
 

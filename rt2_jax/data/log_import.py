@@ -150,11 +150,12 @@ def import_log(
 def _common_robot(logs: Sequence[RequestLog]) -> RobotInfo:
     """The robot of all logs."""
     first = logs[0]
-    missing = [key for key in ("embodiment", "action_space") if key not in first.info.metadata]
+    wanted = ("embodiment", "action_space", "views", "prompt")
+    missing = [key for key in wanted if key not in first.info.metadata]
     if missing:
         raise ValueError(
-            f"{first.folder}: its server named no {missing[0]}, so nothing says what "
-            "the actions mean; the policy's metadata must have it"
+            f"{first.folder}: its server named no {missing[0]}, so nothing says what was asked and "
+            "what the actions mean; the policy's metadata must have it"
         )
     expected = {key: first.info.metadata.get(key) for key in _SAME}
     for log in logs[1:]:

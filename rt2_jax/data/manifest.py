@@ -104,7 +104,12 @@ class Manifest:
         raise KeyError(
             f"task {info.name!r}: its robot {key[0]!r} declares the state {list(key[2])}, of which "
             f"mixture {self.mixture!r} has no ranges, so {list(fields)} cannot be written; "
-            "declare state_fields at registration, or leave the state out of the prompt"
+            + (
+                "cache the task, or resolve the mixture with the manifest of one that has them: "
+                f"rt2 data resolve {self.mixture} --statistics MANIFEST"
+                if robot.state_fields
+                else "declare state_fields at registration, or leave the state out of the prompt"
+            )
         )
 
     def to_json(self) -> dict[str, Any]:

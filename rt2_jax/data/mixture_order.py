@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 
-_ENDLESS = 2**62
+ENDLESS = 2**62
 _PRECISION = 250  # of the least share in a period: rounding it errs by 1 part in 500 at most
 _LONGEST_PERIOD = 2**22
 
@@ -56,7 +56,7 @@ class MixtureOrder(grain.transforms.DatasetSelectionMap):
             self._taken[:] = taken
 
     def __len__(self) -> int:
-        return _ENDLESS
+        return ENDLESS
 
     def __getitem__(self, index: int) -> tuple[int, int]:
         """(source, number of the example among those of its source) of a place in the stream."""

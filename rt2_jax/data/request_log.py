@@ -24,6 +24,7 @@ from PIL import Image
 
 from rt2_jax import __version__
 from rt2_jax.actions.identity import check_keys
+from rt2_jax.data.cache import allow_open_files
 from rt2_jax.data.journal import JOURNAL, SEALED, Journal
 
 VERSION = 1
@@ -215,6 +216,7 @@ class RequestLog:
             file.stem for end in (JOURNAL, SEALED) for file in folder.glob(_PREFIX + "*" + end)
         }
         self._names = sorted(names)
+        allow_open_files(len(self._names))
         self._files = [_open(folder / name) for name in self._names]
         self._ends = list(itertools.accumulate(map(len, self._files)))
         self.unreadable = sum(getattr(file, "unreadable", 0) for file in self._files)

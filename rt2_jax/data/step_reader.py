@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -48,6 +50,7 @@ def read_shard(task: seqio.Task, split: str, shard: int, shards: int) -> Iterato
     Raises:
       FileNotFoundError, ValueError: as `read_steps`.
     """
+    _keep_off_gpus()
     part = seqio.ShardInfo(shard, shards) if shards > 1 else None
     dataset = task.source.get_dataset(split, shuffle=False, shard_info=part)
     dataset = task.preprocess_precache(dataset, seed=_seed(f"{task.name} {split} {shard}"))
@@ -79,6 +82,13 @@ def read_shard(task: seqio.Task, split: str, shard: int, shards: int) -> Iterato
     except tf.errors.OpError as error:
         line = _IN_GRAPH.sub("", error.message.strip().splitlines()[0])
         raise ValueError(f"task {task.name!r}, split {split!r}: cannot be read: {line}") from error
+
+
+@functools.cache
+def _keep_off_gpus() -> None:
+    """TensorFlow would take most of a GPU's memory, which training needs, or each other process."""
+    with contextlib.suppress(RuntimeError):  # it runs already
+        tf.config.set_visible_devices([], "GPU")
 
 
 def _seed(text: str) -> int:

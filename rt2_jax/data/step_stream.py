@@ -11,13 +11,12 @@ import seqio
 
 from rt2_jax.actions.identity import differences
 from rt2_jax.data.cache import CacheInfo
-from rt2_jax.data.mixture_order import source_seed
+from rt2_jax.data.mixture_order import ENDLESS, source_seed
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.step import TaskStep
 from rt2_jax.data.step_reader import read_shard, read_steps
 from rt2_jax.data.task_info import TaskInfo
 
-_ENDLESS = 2**62
 _LOOKED_AT = 100
 
 
@@ -70,7 +69,7 @@ class StepStream:
         self._steps = self._endless(seed, host, hosts)
 
     def __len__(self) -> int:
-        return _ENDLESS
+        return ENDLESS
 
     def __getitem__(self, index: int) -> TaskStep:
         """A step that was not forgotten. Raises ValueError if it cannot be used."""

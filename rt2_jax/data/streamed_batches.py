@@ -51,26 +51,26 @@ class StreamedBatches(MixtureBatches):
     def _open(self) -> Iterator[Example]:
         """The batches from the present step on, one of them made ahead."""
         with ThreadPoolExecutor(1) as thread:
-            batches = self._made()
+            batches = self._made(self._step)
             following = thread.submit(next, batches)
             while True:
                 batch = following.result()
                 following = thread.submit(next, batches)
                 yield batch
 
-    def _made(self) -> Iterator[Example]:
+    def _made(self, begin: int) -> Iterator[Example]:
         parts = {
             source: shuffled_examples(task, self._seed)
             for source, task in enumerate(self._examples)
             if task.name not in self._streams
         }
         streams = {
-            source: self._streamed(self._streams[task.name], task)
+            source: self._streamed(self._streams[task.name], task, begin)
             for source, task in enumerate(self._examples)
             if task.name in self._streams
         }
         block = self._global_batch_size // self._hosts
-        for step in itertools.count(self._step - self._start.step):
+        for step in itertools.count(begin - self._start.step):
             first = step * self._global_batch_size + self._host * block
             rows = []
             for place in range(first, first + block):
@@ -78,11 +78,12 @@ class StreamedBatches(MixtureBatches):
                 rows.append(next(streams[source]) if source in streams else parts[source][number])
             yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def _streamed(self, stream: StepStream, task: TaskExamples) -> Iterator[Example]:
+    def _streamed(self, stream: StepStream, task: TaskExamples, begin: int) -> Iterator[Example]:
         """Examples in the stream's order, drawn from a buffer."""
-        seed = source_seed(self._seed, task.name, f"from step {self._step} at host {self._host}")
+        # The order of episodes is common to all hosts, which share them out by it.
+        seed = source_seed(self._seed, task.name, f"from step {begin}")
         stream.begin(seed=seed, host=self._host, hosts=self._hosts)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng((seed, self._host))
         buffer: list[Example] = []
         for number in itertools.count():
             example = task.example(number, rng)

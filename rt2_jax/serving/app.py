@@ -186,6 +186,7 @@ class PolicyApp:
             for name in result.get("state_outside", ())
         ]
         warnings = [each for each in (*request.warnings, *said) if each not in told]
+        exchange.warnings = tuple(warnings)
         for warning in warnings:
             told.add(warning)
             _LOG.warning("%s: %s", name, warning)

@@ -25,6 +25,7 @@ class Exchange:
       instruction: as sent, of any type; also of requests that are refused.
       request: once it is read.
       answer: of the policy.
+      warnings: that go with the answer.
       outcome: one of `rt2_jax.data.request_log.OUTCOMES` once it is over.
       error: what was said instead of an answer.
       total_s: from arrival to the outcome.
@@ -38,6 +39,7 @@ class Exchange:
     instruction: Any = ""
     request: Request | None = None
     answer: Answer | None = None
+    warnings: tuple[str, ...] = ()
     outcome: str = ""
     error: str = ""
     total_s: float = 0.0

@@ -206,6 +206,7 @@ def _record(number: int, exchange: Exchange) -> LoggedRequest:
         "instruction": _text(exchange.instruction),
         "error": exchange.error,
         "total_s": exchange.total_s,
+        "warnings": exchange.warnings,
     }
     if exchange.request is not None:
         observation = exchange.request.observation
@@ -217,7 +218,6 @@ def _record(number: int, exchange: Exchange) -> LoggedRequest:
             "pictures": {view: encode_picture(image) for view, image in observation.images.items()},
             "state": observation.state,
             "budget_s": exchange.request.budget_s,
-            "warnings": exchange.request.warnings,
         }
     if exchange.answer is not None:
         result = exchange.answer.result

@@ -75,6 +75,4 @@ def test_all_sides_run_and_what_is_printed_is_what_is_written(tmp_path):
         for figures in side.values():
             assert 0 < figures["least"] <= figures["median"] <= figures["greatest"]
     assert [(row["side"], row["to"], row["aim"]) for row in found["ratios"]] == list(data.AIMS)
-    # The pipeline does all that the bare loop does, and more.
-    assert found["ratios"][0]["least"] < 1
     assert found["settings"] == {"rounds": 2, "records": 100, "size": 64, "batches": 2}
