@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 TASKS = 30
 SHARD_STEPS = 1250
-PROCESS, WORKER, SHARD = 400e6, 300e6, 50e3
-"""Bytes: of the process that trains, of a worker, of each file in each process; docs/data.md."""
+PROCESS, WORKER, STEP = 250e6, 150e6, 40
+"""Bytes: of the process that trains, of a worker, of each step in each process; docs/data.md."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def test_memory_and_open_files_are_bounded_and_do_not_grow(caches, length, worke
     print(f"workers {workers}: {memory.min() / 1e6:.0f} to {memory.max() / 1e6:.0f} MB", end=", ")
     print(f"growth {growth(number, memory):+.2%}; files {files.min():.0f} to {files.max():.0f}")
     shards, readers = TASKS * length.shards, max(workers, 1)
-    assert memory.max() < PROCESS + workers * WORKER + readers * shards * SHARD
+    assert memory.max() < PROCESS + workers * WORKER + readers * shards * SHARD_STEPS * STEP
     assert files.max() < 100 + 50 * workers + readers * shards
     assert growth(number, memory) < length.growth
     assert growth(number, files) < length.growth
