@@ -82,13 +82,13 @@ def train_batches(
     mixed = grain.MapDataset.select_from_datasets(parts, start.order(names, shares))
     first = (start_step - start.step) * global_batch_size
     block = _HostBlocks(mixed, global_batch_size, host, hosts, first)
-    dataset = block.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    batches = block.batch(global_batch_size // hosts, drop_remainder=True)
+    dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     if workers:
         _parse_flags()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        dataset = dataset.mp_prefetch(options)
-    # After the workers: each of them would batch its own share of the examples.
-    return dataset.batch(global_batch_size // hosts, drop_remainder=True)
+        dataset = dataset.mp_prefetch(options)  # whole batches, in turn
+    return dataset
 
 
 def shuffled_examples(task: TaskExamples, seed: int) -> grain.MapDataset:

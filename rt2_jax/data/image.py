@@ -17,9 +17,13 @@ def decode_image(data: bytes, where: str = "picture") -> np.ndarray:
     Raises:
       ValueError: no picture, or a damaged one; the message starts with `where`.
     """
+    return np.asarray(_decode(data, where))
+
+
+def _decode(data: bytes, where: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
+            return image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(
             f"{where}: {len(data)} bytes that are no whole picture; expected JPEG or PNG ({error})"
@@ -54,25 +58,37 @@ class Crop:
         return cls(float(top), float(left), size)
 
 
-def resize(image: np.ndarray, size: tuple[int, int], crop: Crop | None = None) -> np.ndarray:
-    """Uint8 [H, W, 3] to `size`, bilinear with anti-aliasing; the aspect ratio is not kept.
+def resize(
+    image: np.ndarray | bytes,
+    size: tuple[int, int],
+    crop: Crop | None = None,
+    where: str = "picture",
+) -> np.ndarray:
+    """A picture in `size`, bilinear with anti-aliasing; the aspect ratio is not kept.
 
     Places in a picture, as fractions of its sides, stay where they are; that is what pointing
     answers are written in.
 
     Args:
-      image: uint8 [H, W, 3].
+      image: uint8 [H, W, 3], or encoded.
       size: (height, width) of the result.
       crop: the part to show; None for all.
+      where: what errors call an encoded one.
+
+    Returns:
+      Uint8 [height, width, 3].
+
+    Raises:
+      ValueError: as `decode_image`.
     """
-    height, width = image.shape[:2]
+    picture = _decode(image, where) if isinstance(image, bytes) else Image.fromarray(image)
+    width, height = picture.size
     if crop is None:
         if (height, width) == size:
-            return image
+            return np.asarray(picture)
         crop = Crop(0.0, 0.0, 1.0)
     left, top = crop.left * width, crop.top * height
     box = (left, top, left + crop.size * width, top + crop.size * height)
-    picture = Image.fromarray(image)
     return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
 
 

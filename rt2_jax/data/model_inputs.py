@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rt2_jax.actions.identity import check_keys
-from rt2_jax.data.image import Colours, Crop, decode_image, resize
+from rt2_jax.data.image import Colours, Crop, resize
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer
 
 # What checkpoints from before the first release lack.
@@ -176,10 +176,9 @@ class ModelInputs:
         pixels = np.zeros((len(spec.image_slots), *spec.image_size, 3), np.uint8)
         for i, slot in enumerate(spec.image_slots):
             if slot in images:
-                image = images[slot]
-                if isinstance(image, bytes):
-                    image = decode_image(image, f"{where}, view {slot[0]!r}")
-                pixels[i] = colours.apply(resize(image, spec.image_size, crop))
+                view = f"{where}, view {slot[0]!r}"
+                small = resize(images[slot], spec.image_size, crop, view)
+                pixels[i] = colours.apply(small)
         return {
             "images": pixels,
             "image_mask": np.array([slot in images for slot in spec.image_slots]),
