@@ -14,7 +14,7 @@ from rt2_jax.sim.scene import Scene
 from rt2_jax.sim.skills import TableState
 from rt2_jax.sim.world import WORKSPACE, World
 
-SIMULATION_VERSION = 3
+SIMULATION_VERSION = 4
 """Part of a recording's identity: to be raised when scenes, physics, experts or judges change."""
 
 EMBODIMENT = "rt2_tabletop_gripper"
