@@ -23,7 +23,8 @@ def decode_image(data: bytes, where: str = "picture") -> np.ndarray:
 def _decode(data: bytes, where: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(
             f"{where}: {len(data)} bytes that are no whole picture; expected JPEG or PNG ({error})"
