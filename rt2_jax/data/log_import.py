@@ -91,10 +91,11 @@ def import_log(
     """
     if not gap_s > 0 or min_steps < 1:
         raise ValueError(f"found a gap of {gap_s} s and {min_steps} steps, expected over 0 and 1")
+    folders = find_logs(log_dir)
     final = rlds_folder(root, name, f"name {name!r}")
     if final.exists():
         raise FileExistsError(f"{final} is there already; delete it to write it again")
-    logs = [RequestLog(folder) for folder in find_logs(log_dir)]
+    logs = [RequestLog(folder) for folder in folders]
     robot = _common_robot(logs)
     found: list[tuple[RequestLog, LoggedEpisode]] = []
     left_out: Counter[str] = Counter()

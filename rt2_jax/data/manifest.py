@@ -182,6 +182,8 @@ def load_statistics(
       FileNotFoundError: there is none. ValueError, KeyError: it holds something else.
     """
     path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of statistics {path}; expected a manifest or a table")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -42,7 +42,8 @@ class StepStream:
         if info.name not in seqio.TaskRegistry.names():
             raise KeyError(
                 f"task {info.name!r} is not cached, so it is read through SeqIO, but it is not "
-                "registered: name the module that does so, --module my_tasks"
+                "registered: name the module that does so, --module my_tasks (of built-in ones: "
+                "--module rt2_jax.tasks.mixtures)"
             )
         self._task = seqio.TaskRegistry.get(info.name)
         declared = step_format(self._task).info

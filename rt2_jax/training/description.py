@@ -215,9 +215,15 @@ class RunDescription:
                 line if len(line) < 200 else f"{line[:200]}..." for line in lines[:20]
             )
             more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
+            advice = ""
+            if not may_change_data and all(line.startswith(_DATA) for line in lines):
+                advice = (
+                    "; or go on with these data, if that is meant: "
+                    "--gin.RunConfig.may_change_data=True"
+                )
             raise ValueError(
                 f"{where} is of another run (found there, not in this run):\n  {shown}{more}\n"
-                "give this run a directory of its own, or start it as that one was started"
+                f"give this run a directory of its own, or start it as that one was started{advice}"
             )
 
     def _other_robots(self, before: Manifest) -> list[str]:

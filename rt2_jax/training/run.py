@@ -134,7 +134,8 @@ def prepare(config: RunConfig) -> Run:
     if unknown:
         raise KeyError(
             f"RunConfig.source_weights: found {', '.join(unknown)}, but the tasks of mixture "
-            f"{manifest.mixture!r} are {', '.join(names)}"
+            f"{manifest.mixture!r} are {', '.join(names)}; name the others alone: "
+            "--gin.RunConfig.source_weights={}"
         )
     partitioner = Partitioner(make_mesh(config.mesh))
     config.step.check_batch_size(config.global_batch_size, partitioner)

@@ -175,7 +175,7 @@ def test_a_killed_process_is_named(task, tmp_path, monkeypatch):
             killed.append(child)
             child.kill()
 
-    with pytest.raises(OSError, match="a caching process was killed, .* kept: run it again"):
+    with pytest.raises(OSError, match="a caching process ended before .* kept: run it again"):
         cache_task(
             task, tmp_path / "cache", report=kill_one, run=in_processes(2, ["sharded_tasks"])
         )

@@ -274,6 +274,7 @@ def test_a_run_goes_on_where_it_was_and_ends_as_if_it_had_never_stopped(
         ({"robot_crop": 0.5}, "inputs.robot_crop: 1.0, not 0.5"),
         ({"mixture": "tiny_web"}, "mixture.mixture: 'tiny_mix', not 'tiny_web'"),
         ({"global_batch_size": 16}, "global_batch_size: 8, not 16"),
+        ({"global_batch_size": 16}, "if that is meant: --gin.RunConfig.may_change_data=True"),
     ],
 )
 def test_the_directory_of_another_run_is_refused_without_a_change_of_a_byte(
