@@ -6,20 +6,15 @@ Each has its own TensorFlow, and memory for it: about half a gigabyte.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import pickle
-import signal
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 import seqio
 
+from rt2_jax._processes import end_with_parent, portable, serving_processes
 from rt2_jax.data.cache_shard import CacheRunner, CacheWork, cache_all_here, cache_shard
 from rt2_jax.data.task_modules import open_task
 
@@ -49,7 +44,8 @@ def in_processes(jobs: int, modules: Sequence[str]) -> CacheRunner:
             return cache_all_here(task, work, report)
         shards = iter(range(len(work.shards)))
         steps = [0] * len(work.shards)
-        with _workers(min(jobs, len(work.shards)), work, tuple(modules)) as connections:
+        count = min(jobs, len(work.shards))
+        with serving_processes(count, _serve, work, tuple(modules)) as connections:
             busy: dict[Connection, int] = {}
             for connection in connections:
                 _give(connection, next(shards), busy)
@@ -107,38 +103,9 @@ def _killed() -> ChildProcessError:
     )
 
 
-@contextlib.contextmanager
-def _workers(count: int, work: CacheWork, modules: Sequence[str]) -> Iterator[list[Connection]]:
-    """Connections to processes that cache the shards that they are sent."""
-    context = multiprocessing.get_context("spawn")  # TensorFlow has started threads
-    processes, connections = [], []
-    resource_tracker.ensure_running()  # its start, which the first process's would be, unblocks
-    # Ctrl-C reaches all processes of a terminal; these inherit that it's for the parent.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        try:
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, work, modules), daemon=True)
-                process.start()
-                theirs.close()
-                processes.append(process)
-                connections.append(ours)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield connections
-    finally:
-        for connection in connections:
-            connection.close()
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
-
-
 def _serve(connection: Connection, work: CacheWork, modules: Sequence[str]) -> None:
     """Caches what comes through the connection until it is closed."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     task: seqio.Task | None = None
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
@@ -151,7 +118,7 @@ def _serve(connection: Connection, work: CacheWork, modules: Sequence[str]) -> N
             except Exception as error:
                 error.add_note(f"in the process that cached {work.shards[shard]}:\n")
                 error.add_note(traceback.format_exc())
-                message = _Failed(_portable(error))
+                message = _Failed(portable(error))
             connection.send(message)
 
 
@@ -165,20 +132,3 @@ def _reporter(connection: Connection) -> Callable[[int], None]:
             connection.send(_Progress(steps, finished=False))
 
     return report
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot end its processes, and nothing else would."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or one that says the same where it cannot be sent to another process."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-    return error

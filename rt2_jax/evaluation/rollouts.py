@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
-import pickle
-import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from rt2_jax._processes import portable, serving_processes
 from rt2_jax.actions.policy import Observation, Policy
 from rt2_jax.evaluation.policy_sources import LocalPolicy, PolicySource
 from rt2_jax.evaluation.results import EpisodeResult, sum_up
@@ -116,7 +113,8 @@ def play_scenes(
     if not waiting:
         return
     remote = None if isinstance(source, LocalPolicy) else source
-    with _players(suite, remote, min(parallel, len(waiting)), patience_s) as idle:
+    players = min(parallel, len(waiting))
+    with serving_processes(players, _serve, suite, remote, patience_s) as idle:
         playing: dict[Connection, Scene] = {}
         while waiting or playing:
             while waiting and idle:
@@ -173,38 +171,6 @@ def _name(scene: Scene) -> str:
     return f"{scene[0]}-{scene[1]}"
 
 
-@contextlib.contextmanager
-def _players(
-    suite: Suite, source: PolicySource | None, count: int, patience_s: float
-) -> Iterator[list[Connection]]:
-    """Connections to processes that play the scenes that they are sent."""
-    context = multiprocessing.get_context("spawn")  # jax or a renderer may have started threads
-    processes, connections = [], []
-    resource_tracker.ensure_running()  # its start, which the first process's would be, unblocks
-    # Ctrl-C reaches all processes of a terminal; these inherit that it's for the parent.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        try:
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_serve, args=(theirs, suite, source, patience_s), daemon=True
-                )
-                process.start()
-                theirs.close()
-                processes.append(process)
-                connections.append(ours)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield list(connections)
-    finally:
-        for connection in connections:
-            connection.close()
-        for process in processes:
-            process.terminate()  # it may be waiting for a server
-            process.join()
-
-
 def _serve(
     connection: Connection, suite: Suite, source: PolicySource | None, patience_s: float
 ) -> None:
@@ -220,17 +186,8 @@ def _serve(
             except Exception as error:
                 error.add_note(f"in the process that played {_name(scene)}:\n")
                 error.add_note(traceback.format_exc())
-                message = _Failed(_portable(error))
+                message = _Failed(portable(error))
             connection.send(message)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or one that says the same where it cannot be sent to another process."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-    return error
 
 
 class _Player:

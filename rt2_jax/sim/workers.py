@@ -6,11 +6,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from rt2_jax._processes import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,13 +74,5 @@ def ordered_results(
 
 
 def _start_worker(start: Callable[..., None], start_with: tuple[Any, ...]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     start(*start_with)
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot end its workers, and nothing else would."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
