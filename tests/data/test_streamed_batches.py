@@ -1,6 +1,9 @@
 """Tasks without a cache: exact shares and whole windows, with less promised about their order."""
 
+import itertools
 import logging
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from rt2_jax.data.cache_writer import cache_task
 from rt2_jax.data.examples import mixture_examples
 from rt2_jax.data.manifest import open_caches
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
+from rt2_jax.data.registration import step_format
 from rt2_jax.data.resolve import resolve_mixture
 from rt2_jax.data.step_stream import StepStream
 from rt2_jax.data.streamed_batches import StreamedBatches
@@ -147,3 +151,42 @@ def test_a_task_that_is_not_registered_says_what_to_import(half_cached):
     seqio.TaskRegistry.remove("arm_pick")
     with pytest.raises(KeyError, match="name the module that does so, --module my_tasks"):
         open_caches(manifest, root)
+
+
+@pytest.fixture
+def sharded(registry, tmp_path, monkeypatch):
+    """What a task declares whose source has five shards with eight episodes in all."""
+    (tmp_path / "data/here").mkdir(parents=True)
+    monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path / "data"))
+    runpy.run_path(str(Path(__file__).with_name("sharded_tasks.py")))
+    return step_format(seqio.TaskRegistry.get("sharded")).info
+
+
+def test_more_hosts_than_shards_share_out_every_episode_of_an_epoch(sharded):
+    found = []
+    for host in range(6):
+        stream = StepStream(sharded, "train")
+        stream.begin(seed=3, host=host, hosts=6)
+        starts = (stream[i] for i in itertools.count() if stream[i].step == 0)
+        count = len(range(host, 8, 6))
+        found += [step.episode_id for step in itertools.islice(starts, count)]
+    assert len(found) == len(set(found)) == 8
+
+
+def test_all_hosts_of_a_run_draw_from_one_order(half_cached, run_batches, monkeypatch):
+    begun = []
+    monkeypatch.setattr(StepStream, "begin", recording_begin(begun, StepStream.begin))
+    for host in range(2):
+        next(run_batches(host=host, hosts=2))
+    seeds = {options["seed"] for options in begun if options.get("hosts") == 2}
+    assert len(seeds) == 1
+
+
+def recording_begin(begun, begin):
+    """`begin`, which notes what it is called with."""
+
+    def noting(self, **options):
+        begun.append(options)
+        return begin(self, **options)
+
+    return noting
