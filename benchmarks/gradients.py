@@ -20,24 +20,25 @@ import jax
 import numpy as np
 
 from rt2_jax.models import layers
-from rt2_jax.models.model import VisionLanguageModel
+from rt2_jax.models.make_model import make_model
+from rt2_jax.models.model import TransformerModel
 from rt2_jax.training.gin_files import load_run_config
 
 RUN_FILE = "runs/tabletop.gin"
 
 
-def problem(batch_size: int) -> tuple[VisionLanguageModel, Any, dict[str, Any]]:
+def problem(batch_size: int) -> tuple[TransformerModel, Any, dict[str, Any]]:
     """The model of the table-top run, parameters, and a batch of noise."""
     config, _ = load_run_config([RUN_FILE], [], [])
-    model, draw = VisionLanguageModel(config.model), np.random.default_rng(0)
-    height, width = config.model.vision.image_size
+    model, draw = make_model(config.model), np.random.default_rng(0)
+    height, width = config.model.image_size
     tokens = {
         "encoder_input_tokens": config.encoder_length,
         "decoder_input_tokens": config.decoder_length,
         "decoder_target_tokens": config.decoder_length,
     }
     batch: dict[str, Any] = {
-        name: draw.integers(1, config.model.text.vocab_size, (batch_size, length), np.int32)
+        name: draw.integers(1, config.model.vocab_size, (batch_size, length), np.int32)
         for name, length in tokens.items()
     }
     slots = len(config.model.image_slots)

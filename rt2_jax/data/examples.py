@@ -117,7 +117,7 @@ class TaskExamples:
         """
         step = self._cache[index]
         where = f"{self._where}, episode {step.episode} ({step.episode_id!r}), step {step.step}"
-        features = self._inputs.observe(
+        observed = self._inputs.observe(
             self._images(index, step),
             fill_prompt(self._task, step.text, self._state_text, step.state, where),
             robot=self._tokens is not None,
@@ -125,14 +125,15 @@ class TaskExamples:
             rng=rng,
         )
         if self._tokens is None:
-            features |= self._inputs.answer(self._inputs.tokenizer.encode(step.target), where=where)
+            answer = self._inputs.answer(self._inputs.tokenizer.encode(step.target), where=where)
         else:
             tokens, weighted = self._chunk(self._tokens, index, step)
-            features |= self._inputs.act(step.target, tokens, weighted=weighted, where=where)
+            answer = self._inputs.act(step.target, tokens, weighted=weighted, where=where)
         dropout = self._inputs.spec.action_input_dropout
         if self._tokens is not None and rng is not None and dropout:
-            shown = features["decoder_input_tokens"]
+            shown = answer["decoder_input_tokens"]
             shown[rng.random(len(shown)) < dropout] = 0
+        features = self._inputs.complete(observed, answer)
         features["source_id"] = np.array(self.source_id, np.int32)
         return features
 

@@ -11,9 +11,19 @@ import numpy as np
 from rt2_jax.actions.identity import check_keys
 from rt2_jax.data.image import Colours, Crop, resize
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer
+from rt2_jax.models.config import PLACEHOLDER
 
 # What checkpoints from before the first release lack.
-_LATER = {"contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+_LATER = {
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "hue": 0.0,
+    "placeholders_per_image": 0,
+    "prompt_end": "",
+}
+_ANSWER = ("input_tokens", "target_tokens", "loss_weights")
+IMAGE_MARK = "<img>"
+"""Where a prompt names the place of a picture (PaLM-E, Driess et al. 2023, appendix B)."""
 ImageSlot = tuple[str, int]
 """A view and its time: ("front", 0) is the front camera now, ("front", -1) a step earlier."""
 
@@ -43,6 +53,9 @@ class InputSpec:
       state_fields: the numbers of a robot's state that are written before its prompt, see
         `StateText`; () for none, as in RT-2.
       state_bins: the parts that each of their ranges is written in.
+      placeholders_per_image: tokens that stand for a picture in the input of a decoder-only model,
+        which reads prompt and answer as one row; 0 for a model with an encoder.
+      prompt_end: text that ends a decoder-only model's prompt; "" for the end-of-sequence token.
 
     Raises:
       ValueError: no slots or one twice, a time after now, or a number out of its range.
@@ -61,6 +74,8 @@ class InputSpec:
     plan_length: int = 0
     state_fields: tuple[str, ...] = ()
     state_bins: int = 256
+    placeholders_per_image: int = 0
+    prompt_end: str = ""
 
     def __post_init__(self) -> None:
         slots = self.image_slots
@@ -85,7 +100,6 @@ class InputSpec:
             raise ValueError(
                 f"InputSpec.action_input_dropout: found {self.action_input_dropout}, not in 0..1"
             )
-
         if self.state_bins < 2:
             raise ValueError(f"InputSpec.state_bins: found {self.state_bins}, expected 2 or more")
         if not 0 <= self.plan_length < self.decoder_length:
@@ -93,6 +107,33 @@ class InputSpec:
                 f"InputSpec.plan_length: found {self.plan_length}, expected 0 up to below the "
                 f"decoder_length of {self.decoder_length}, which it is a part of"
             )
+
+    @property
+    def answer_start(self) -> int:
+        """The place of an answer's first token in `decoder_target_tokens`."""
+        if not self.placeholders_per_image:
+            return 0
+        return self.placeholders_per_image * len(self.image_slots) + self.encoder_length
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """The features that a prediction reads; the others are what it is to write."""
+        if self.placeholders_per_image:
+            return ("images", "image_mask", "decoder_input_tokens", "decoder_causal_attention")
+        return ("images", "image_mask", "encoder_input_tokens")
+
+    def batch_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every feature of a batch."""
+        row = self.answer_start + self.decoder_length
+        prompt = {"encoder_input_tokens": self.encoder_length}
+        if self.placeholders_per_image:
+            prompt = {"decoder_causal_attention": row}
+        answer = {f"decoder_{name}": row for name in _ANSWER}
+        return {
+            "images": (batch_size, len(self.image_slots), *self.image_size, 3),
+            "image_mask": (batch_size, len(self.image_slots)),
+            **{name: (batch_size, length) for name, length in {**prompt, **answer}.items()},
+        }
 
     @property
     def colours(self) -> Colours:
@@ -136,6 +177,8 @@ class ModelInputs:
             )
         self.spec = spec
         self.tokenizer = tokenizer
+        self._begin = [tokenizer.bos_id] if tokenizer.bos_id >= 0 else []
+        self._end = tokenizer.encode(spec.prompt_end) if spec.prompt_end else [tokenizer.eos_id]
 
     def observe(
         self,
@@ -146,7 +189,7 @@ class ModelInputs:
         where: str = "observation",
         rng: np.random.Generator | None = None,
     ) -> dict[str, np.ndarray]:
-        """What the encoder reads.
+        """What a prediction reads: the features of `InputSpec.observed`.
 
         Args:
           images: uint8 [H, W, 3] of any size, or encoded, for the slots that there are.
@@ -158,11 +201,14 @@ class ModelInputs:
         Returns:
           images: uint8 [N, H, W, 3], zeros where a slot is missing.
           image_mask: bool [N].
-          encoder_input_tokens: int32 [L_in].
+          encoder_input_tokens: int32 [L_in], ended and padded with 0; or, of a decoder-only model,
+          decoder_input_tokens: int32 [P + 1], P being `InputSpec.answer_start`: padding, pictures'
+          placeholders and prompt; and decoder_causal_attention: int32 [P + 1], ones.
 
         Raises:
           KeyError: a picture for a slot that the model doesn't have.
-          ValueError: a damaged picture, or a prompt that is too long.
+          ValueError: a damaged picture, a prompt that is too long, or one that names places of
+            pictures that the model does not have.
         """
         spec = self.spec
         unknown = [slot for slot in images if slot not in spec.image_slots]
@@ -182,9 +228,7 @@ class ModelInputs:
         return {
             "images": pixels,
             "image_mask": np.array([slot in images for slot in spec.image_slots]),
-            "encoder_input_tokens": self._padded(
-                self.tokenizer.encode(prompt), spec.encoder_length, f"{where}: prompt {prompt!r}"
-            ),
+            **self._prompt(prompt, f"{where}: prompt {prompt!r}"),
         }
 
     def answer(
@@ -240,6 +284,79 @@ class ModelInputs:
             action = np.concatenate([before, action])
             weights = np.concatenate([_weights(len(words), room, None), weights])
         return _features(action, weights)
+
+    def complete(
+        self, observed: Mapping[str, np.ndarray], answer: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The features of an example: what is observed, and what is to be written.
+
+        Of a decoder-only model the two are one row, inputs and targets int32 and weights float32
+        [P + L_out]; the answer stands at `InputSpec.answer_start` in all of them.
+        """
+        if not self.spec.placeholders_per_image:
+            return {**observed, **answer}
+        shown = observed["decoder_input_tokens"]
+        prefix, inputs = len(shown) - 1, answer["decoder_input_tokens"][1:]
+        target, weights = answer["decoder_target_tokens"], answer["decoder_loss_weights"]
+        attention = np.concatenate(
+            [observed["decoder_causal_attention"], np.zeros(len(inputs), np.int32)]
+        )
+        return {
+            **observed,
+            "decoder_input_tokens": np.concatenate([shown, inputs]),
+            "decoder_target_tokens": np.concatenate([shown[1:], target]),
+            "decoder_loss_weights": np.concatenate([np.zeros(prefix, np.float32), weights]),
+            "decoder_causal_attention": attention,
+        }
+
+    def observed(self, example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What a prediction may read of a complete example."""
+        part = {name: example[name] for name in self.spec.observed}
+        if self.spec.placeholders_per_image:
+            for name in ("decoder_input_tokens", "decoder_causal_attention"):
+                part[name] = part[name][: self.spec.answer_start + 1]
+        return part
+
+    def _prompt(self, prompt: str, where: str) -> dict[str, np.ndarray]:
+        spec, encode = self.spec, self.tokenizer.encode
+        parts, slots = prompt.split(IMAGE_MARK), len(spec.image_slots)
+        marks = len(parts) - 1
+        if not spec.placeholders_per_image:
+            if marks:
+                raise ValueError(
+                    f"{where}: found {IMAGE_MARK}, but this model reads all pictures before the "
+                    "text; take it out of the prompt, or train a decoder-only model"
+                )
+            tokens = self._padded(encode(prompt), spec.encoder_length, where)
+            return {"encoder_input_tokens": tokens}
+        if marks not in (0, slots):
+            raise ValueError(
+                f"{where}: found {marks} times {IMAGE_MARK}, expected it {slots} times, once for "
+                f"each of the image slots {list(spec.image_slots)} in their order, or never: then "
+                "all pictures stand before the text"
+            )
+        picture = [PLACEHOLDER] * spec.placeholders_per_image
+        if marks:
+            words = [*self._begin, *encode(parts[0])]
+            for part in parts[1:]:
+                words += [*picture, *encode(part)]
+        else:
+            words = [*picture * slots, *self._begin, *encode(prompt)]
+        words += self._end
+        room = spec.answer_start
+        if len(words) > room:
+            before = len(picture) * slots
+            raise ValueError(
+                f"{where}: {len(words) - before} tokens with its beginning and end are more than "
+                f"the {spec.encoder_length} that the model was given; give it more, or leave the "
+                "example out"
+            )
+        tokens = np.zeros(room + 1, np.int32)
+        tokens[room + 1 - len(words) :] = words
+        return {
+            "decoder_input_tokens": tokens,
+            "decoder_causal_attention": np.ones(room + 1, np.int32),
+        }
 
     def _padded(self, tokens: Sequence[int], length: int, where: str) -> np.ndarray:
         if len(tokens) + 1 > length:

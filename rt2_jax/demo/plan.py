@@ -75,14 +75,14 @@ class Stage:
 
 
 def short_plan(folder: pathlib.Path) -> DemoPlan:
-    """About 25 minutes on two cores."""
+    """About 20 minutes on two cores."""
     return DemoPlan(
         folder=folder,
-        episodes=2600,
+        episodes=2200,
         scenes=1600,
-        train_steps=6600,
+        train_steps=5400,
         test_episodes=100,
-        minutes={"record": 2.5, "draw": 0.5, "cache": 1, "train": 14, "drive": 3, "compare": 1},
+        minutes={"record": 2, "draw": 0.5, "cache": 1, "train": 13, "drive": 3, "compare": 1},
     )
 
 

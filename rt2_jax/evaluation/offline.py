@@ -243,8 +243,9 @@ def _robot_report(
     info = cache.info.task
     codec = engine.action_tokens(info)
     horizon, dimension = codec.codec.codec.horizon, len(median)
-    plan = engine.description.inputs.plan_length
     description = engine.description
+    spec, observed = description.inputs, description.model_inputs.observed
+    first = spec.answer_start + spec.plan_length
     examples = TaskExamples(
         number, cache, description.model_inputs, codec, description.state_text(info)
     )
@@ -252,11 +253,11 @@ def _robot_report(
     found, expected, truth = [], [], []
     done = 0
     for batch in _examples(examples, chosen, engine.batch_sizes[-1]):
-        _, tokens, _ = engine.decode_actions(batch, info)
+        _, tokens, _ = engine.decode_actions([observed(example) for example in batch], info)
         for example, row in zip(batch, tokens, strict=True):
             # What counts in the loss: the chunk up to the episode's end, and the end token.
-            count = (int(example["decoder_loss_weights"][plan:].sum()) - 1) // dimension
-            target = example["decoder_target_tokens"][plan:][: horizon * dimension]
+            count = (int(example["decoder_loss_weights"][first:].sum()) - 1) // dimension
+            target = example["decoder_target_tokens"][first:][: horizon * dimension]
             found.append(codec.from_ids(row.tolist())[:count])
             expected.append(codec.from_ids(target.tolist())[:count])
             truth.append(recorded[chosen[done] : chosen[done] + count])
@@ -301,7 +302,8 @@ def _web_report(
     right, done = 0, 0
     shown: list[tuple[str, str, str]] = []
     for batch in _examples(examples, chosen, engine.batch_sizes[-1]):
-        for answer in engine.decode_text(batch):
+        observed = engine.description.model_inputs.observed
+        for answer in engine.decode_text([observed(example) for example in batch]):
             step = cache[int(chosen[done])]
             right += normalised(answer) == normalised(step.target)
             if len(shown) < 5:

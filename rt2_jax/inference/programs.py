@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rt2_jax.models.model import Params, VisionLanguageModel
-
-_FEATURES = ("images", "image_mask", "encoder_input_tokens")
+from rt2_jax.models.model import Params, TransformerModel
 
 
 class DecodePrograms:
@@ -29,9 +26,7 @@ class DecodePrograms:
       ValueError: no batch sizes, or one that is no positive integer.
     """
 
-    def __init__(
-        self, model: VisionLanguageModel, params: Params, batch_sizes: Sequence[int]
-    ) -> None:
+    def __init__(self, model: TransformerModel, params: Params, batch_sizes: Sequence[int]) -> None:
         sizes = tuple(sorted(set(batch_sizes)))
         if not sizes or any(type(size) is not int or size < 1 for size in sizes):
             raise ValueError(
@@ -39,22 +34,9 @@ class DecodePrograms:
             )
         self.batch_sizes = sizes
         self._params = params
+        self._features = tuple(model.OBSERVED)
         self._programs: dict[tuple[int, int, bool], Any] = {}
-
-        def decode(
-            params: Params,
-            batch: Mapping[str, jax.Array],
-            start: jax.Array,
-            mask: Any,
-            restart: Any,
-        ) -> tuple[jax.Array, jax.Array]:
-            batch = {**batch, "decoder_input_tokens": start}
-            tokens, aux = model.predict_batch_with_aux(
-                params, batch, token_mask=mask, restart=restart
-            )
-            return tokens, aux["scores"]
-
-        self._decode = jax.jit(decode)
+        self._generate = jax.jit(model.generate, static_argnums=2)
 
     def decode(
         self,
@@ -80,7 +62,7 @@ class DecodePrograms:
             part = examples[first : first + largest]
             size = next(size for size in self.batch_sizes if size >= len(part))
             rows = [*part, *[part[-1]] * (size - len(part))]
-            batch = {name: np.stack([row[name] for row in rows]) for name in _FEATURES}
+            batch = {name: np.stack([row[name] for row in rows]) for name in self._features}
             answer = self._program(batch, length, mask, np.int32(restart))
             tokens.append(np.asarray(answer[0])[: len(part)])
             scores.append(np.asarray(answer[1])[: len(part)])
@@ -93,12 +75,10 @@ class DecodePrograms:
         mask: np.ndarray | None,
         restart: np.int32,
     ) -> tuple[jax.Array, jax.Array]:
-        size = len(batch["images"])
-        start = jnp.zeros((size, length), jnp.int32)
-        key = (size, length, mask is not None)
+        key = (len(batch["images"]), length, mask is not None)
         if key not in self._programs:
             # Compiled for these shapes only: a request can never set off a compilation that the
             # warm-up did not see.
-            lowered = self._decode.lower(self._params, batch, start, mask, restart)
+            lowered = self._generate.lower(self._params, batch, length, mask, restart)
             self._programs[key] = lowered.compile()
-        return self._programs[key](self._params, batch, start, mask, restart)
+        return self._programs[key](self._params, batch, mask, restart)

@@ -8,21 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from rt2_jax.models.model import Params, VisionLanguageModel
+from rt2_jax.models.make_model import make_model
+from rt2_jax.models.model import Params
 from rt2_jax.training.description import RunDescription
 
 
 def abstract_params(description: RunDescription) -> Any:
     """Shapes and dtypes of a checkpoint's parameters, all on the first device."""
-    spec = description.inputs
-    shapes: dict[str, tuple[int, ...]] = {
-        "images": (1, len(spec.image_slots), *spec.image_size, 3),
-        "image_mask": (1, len(spec.image_slots)),
-        "encoder_input_tokens": (1, spec.encoder_length),
-    }
-    for name in ("input_tokens", "target_tokens", "loss_weights"):
-        shapes[f"decoder_{name}"] = (1, spec.decoder_length)
-    model = VisionLanguageModel(description.model)
+    shapes = description.inputs.batch_shapes(1)
+    model = make_model(description.model)
     params = jax.eval_shape(
         lambda: model.get_initial_variables(jax.random.key(0), shapes)["params"]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from rt2_jax.actions.identity import check_keys
 
@@ -12,6 +12,12 @@ ACTIVATIONS = ("gelu", "relu", "silu", "linear")
 DTYPES = ("float32", "bfloat16")
 STEMS = ("patch", "conv")
 EMBEDDING_SCALES = ("none", "inputs", "logits")
+PREFIX_ATTENTIONS = ("bidirectional", "causal")
+PLACEHOLDER = -1
+"""Stands for one token of a picture in a decoder-only model's input.
+
+No vocabulary has this id, so none has to reserve one.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +132,11 @@ class TextConfig:
             )
         _check_dropout(self)
 
+    @property
+    def embedding_stddev(self) -> float:
+        """Of new embeddings."""
+        return 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class DecoderOnlyConfig:
@@ -201,6 +212,15 @@ class DecoderOnlyConfig:
                 "expected more than 1"
             )
 
+    @property
+    def embedding_stddev(self) -> float:
+        """Of new embeddings.
+
+        PaLM's table has entries around 1, Gemma's around the inverse root of the width: with their
+        scales, embedded tokens and logits begin around 1 in both.
+        """
+        return 1.0 if self.embedding_scale == "logits" else self.embed_dim**-0.5
+
 
 @dataclasses.dataclass(frozen=True)
 class VisionLanguageConfig:
@@ -222,20 +242,82 @@ class VisionLanguageConfig:
     scan_layers: bool = True
 
     def __post_init__(self) -> None:
-        _check_choice(self, "dtype", DTYPES)
-        if not self.image_slots or len(set(self.image_slots)) != len(self.image_slots):
-            raise ValueError(
-                f"VisionLanguageConfig.image_slots: found {self.image_slots}, expected at least "
-                "one (view, time), each once"
-            )
+        _check_whole(self)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of every picture, in pixels."""
+        return self.vision.image_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.text.vocab_size
+
+    @property
+    def placeholders_per_image(self) -> int:
+        """Tokens that stand for a picture in the decoder's input: none, there is an encoder."""
+        return 0
 
 
-Config = VisionConfig | TextConfig | DecoderOnlyConfig | VisionLanguageConfig
-ConfigT = TypeVar("ConfigT", bound=Config)
+@dataclasses.dataclass(frozen=True)
+class DecoderVisionLanguageConfig:
+    """PaLM-E's and PaliGemma's shape: pictures among the tokens of a decoder-only model's prefix.
+
+    Attributes:
+      vision: the picture encoder.
+      text: the language model.
+      image_slots: (view, time) of every picture that an example may have, in order.
+      prefix_attention: how a prompt and its pictures see each other: `bidirectional` (PaliGemma,
+        Beyer et al. 2024, section 3.2) or `causal` (PaLM-E, Driess et al. 2023, section 3).
+      dtype: of activations; parameters are always float32.
+      scan_layers: layers are stacked and scanned: compile time no longer grows with depth.
+    """
+
+    vision: VisionConfig
+    text: DecoderOnlyConfig
+    image_slots: tuple[tuple[str, int], ...] = (("front", 0),)
+    prefix_attention: str = "bidirectional"
+    dtype: str = "float32"
+    scan_layers: bool = True
+
+    def __post_init__(self) -> None:
+        _check_whole(self)
+        _check_choice(self, "prefix_attention", PREFIX_ATTENTIONS)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of every picture, in pixels."""
+        return self.vision.image_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.text.vocab_size
+
+    @property
+    def placeholders_per_image(self) -> int:
+        """Tokens that stand for a picture in the decoder's input."""
+        return self.vision.num_tokens
+
+
+ModelConfig = VisionLanguageConfig | DecoderVisionLanguageConfig
+"""What a whole model is made of."""
+
+Config = VisionConfig | TextConfig | DecoderOnlyConfig | ModelConfig
 
 REGISTRY: Mapping[str, type[Config]] = {
-    cls.__name__: cls for cls in (VisionConfig, TextConfig, DecoderOnlyConfig, VisionLanguageConfig)
+    cls.__name__: cls
+    for cls in (
+        VisionConfig,
+        TextConfig,
+        DecoderOnlyConfig,
+        VisionLanguageConfig,
+        DecoderVisionLanguageConfig,
+    )
 }
+_LATER: Mapping[str, tuple[str, ...]] = {}
+"""Fields that older checkpoints lack: they have their defaults there."""
 
 
 def config_to_json(config: Config) -> dict[str, Any]:
@@ -270,6 +352,7 @@ def config_from_json(data: Any, where: str = "model") -> Config:
         )
     cls = REGISTRY[name]
     fields = dataclasses.fields(cls)
+    data = _with_later_defaults(cls, data)
     check_keys(where, data, ("class", *(field.name for field in fields)))
     values = {}
     for field in fields:
@@ -339,6 +422,22 @@ def _check_dropout(config: TextConfig | DecoderOnlyConfig) -> None:
             f"{type(config).__name__}.dropout_rate: found {config.dropout_rate}, expected 0 to "
             "below 1"
         )
+
+
+def _check_whole(config: ModelConfig) -> None:
+    _check_choice(config, "dtype", DTYPES)
+    if not config.image_slots or len(set(config.image_slots)) != len(config.image_slots):
+        raise ValueError(
+            f"{type(config).__name__}.image_slots: found {config.image_slots}, expected at least "
+            "one (view, time), each once"
+        )
+
+
+def _with_later_defaults(cls: type[Config], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a configuration with the fields that did not exist when it was written."""
+    later = _LATER.get(cls.__name__, ())
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    return {**{name: _value_to_json(defaults[name]) for name in later}, **data}
 
 
 def _value_to_json(value: Any) -> Any:

@@ -187,10 +187,9 @@ class DecoderOnly(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        # PaLM's table has entries around 1, Gemma's around the inverse root of the width: with
-        # their scales, embedded tokens and logits begin around 1 in both.
-        stddev = 1.0 if config.embedding_scale == "logits" else config.embed_dim**-0.5
-        self.token_embedder = TokenEmbedder(config.vocab_size, config.embed_dim, self.dtype, stddev)
+        self.token_embedder = TokenEmbedder(
+            config.vocab_size, config.embed_dim, self.dtype, config.embedding_stddev
+        )
         self.decoder = DecoderOnlyStack(config, self.dtype, self.scan_layers)
         if not config.tie_embeddings:
             # Losses and tokens hang on differences that bfloat16 would round away.
@@ -298,7 +297,9 @@ class DecoderOnly(nn.Module):
             inside = prefix > 0
             seen |= inside[:, :, None] & inside[:, None, :]
         counts = jnp.cumsum(decoder_input_mask, axis=1, dtype=jnp.int32)
-        mask = seen & decoder_input_mask[:, None]
+        # Every place sees itself: one that saw nothing would get the mean of all, the future too.
+        itself = jnp.eye(length, dtype=bool)
+        mask = seen & (decoder_input_mask[:, None] | itself)
         positions = jnp.maximum(counts - 1, 0)
         x, layers = self.decoder(x, positions, mask, None, None, deterministic)
         used = jnp.full((batch,), length, jnp.int32)

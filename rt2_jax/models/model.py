@@ -1,9 +1,10 @@
-"""T5X's model contract over the vision-language module: losses, scores, predictions."""
+"""T5X's model contract over modules: losses, scores, predictions."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,24 +27,22 @@ from rt2_jax.models.vision_language import VisionLanguageModule
 Batch = Mapping[str, jax.Array]
 Params = Mapping[str, Any]
 
-FEATURES: Mapping[str, tuple[Any, int]] = {
-    "images": (jnp.uint8, 5),
-    "image_mask": (jnp.bool_, 2),
-    "encoder_input_tokens": (jnp.int32, 2),
-    "decoder_input_tokens": (jnp.int32, 2),
+Features = Mapping[str, tuple[Any, int]]
+
+TARGETS: Features = {
     "decoder_target_tokens": (jnp.int32, 2),
     "decoder_loss_weights": (jnp.float32, 2),
 }
-"""What the model reads of a batch: dtype and number of dimensions."""
+PICTURES: Features = {"images": (jnp.uint8, 5), "image_mask": (jnp.bool_, 2)}
 
 
-class VisionLanguageModel:
-    """A vision-language encoder-decoder under T5X's contract (`t5x/models.py`).
+class TransformerModel(abc.ABC):
+    """A module under T5X's contract (`t5x/models.py`).
 
     It is a plain object without state: parameters come in with every call.
 
     Args:
-      module: or its configuration.
+      module: or, in the classes below, its configuration.
       optimizer_def: kept for the trainer.
       eos_id: the token that ends a prediction.
       label_smoothing: of the training loss.
@@ -52,9 +51,14 @@ class VisionLanguageModel:
         targets, and whoever accumulates gradients divides by the sum of all weights.
     """
 
+    OBSERVED: ClassVar[Features]
+    """What a prediction reads of a batch: dtype and number of dimensions."""
+    INPUTS: ClassVar[Features]
+    """What the module's call reads."""
+
     def __init__(
         self,
-        module: VisionLanguageModule | VisionLanguageConfig,
+        module: nn.Module,
         optimizer_def: Any = None,
         *,
         eos_id: int = 1,
@@ -62,14 +66,39 @@ class VisionLanguageModel:
         z_loss: float = 0.0,
         loss_normalizing_factor: float | str | None = None,
     ) -> None:
-        if isinstance(module, VisionLanguageConfig):
-            module = VisionLanguageModule(module)
         self.module = module
         self.optimizer_def = optimizer_def
         self.eos_id = eos_id
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
         self.loss_normalizing_factor = loss_normalizing_factor
+
+    @abc.abstractmethod
+    def generate(
+        self,
+        params: Params,
+        observed: Batch,
+        length: int,
+        token_mask: jax.Array | None = None,
+        restart: int = 0,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Greedy predictions from what is observed.
+
+        Args:
+          params: the parameters.
+          observed: the features of `OBSERVED`; others are not read.
+          length: tokens to write.
+          token_mask: bool [length, vocab], which tokens may stand at each place.
+          restart: where rows that have ended are written on, see `greedy_decode`.
+
+        Returns:
+          int32 [B, length], 0 after the end; and their log-probabilities, float32 [B].
+        """
+
+    @property
+    def features(self) -> Features:
+        """What training reads of a batch: dtype and number of dimensions."""
+        return {**self.INPUTS, **TARGETS}
 
     def get_initial_variables(
         self,
@@ -92,13 +121,13 @@ class VisionLanguageModel:
           KeyError, ValueError, TypeError: a feature is missing or has a wrong shape or dtype.
         """
         example = {
-            name: jax.ShapeDtypeStruct(shape, (input_types or {}).get(name, FEATURES[name][0]))
+            name: jax.ShapeDtypeStruct(shape, (input_types or {}).get(name, self.INPUTS[name][0]))
             for name, shape in input_shapes.items()
-            if name in FEATURES
+            if name in self.INPUTS
         }
-        check_features(example)
+        check_features(example, self.INPUTS)
         zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in example.items()}
-        boxed = self.module.init(rng, *_inputs(zeros))["params"]
+        boxed = self.module.init(rng, *self._inputs(zeros))["params"]
         axes = {
             (*path[:-1], f"{path[-1]}_axes"): AxisMetadata(names=box.names)
             for path, box in flatten_dict(boxed, is_leaf=lambda _, x: _is_box(x)).items()
@@ -109,7 +138,7 @@ class VisionLanguageModel:
         self, params: Params, batch: Batch, dropout_rng: jax.Array | None
     ) -> tuple[jax.Array, dict[str, MetricSum]]:
         """The training loss, float32, and T5X's metrics. Without a key there is no dropout."""
-        check_features(batch)
+        check_features(batch, self.features)
         weights, divisor = normalize_weights(self.loss_normalizing_factor, batch)
         sums = self.example_sums(params, {**batch, "decoder_loss_weights": weights}, dropout_rng)
         loss = jnp.sum(sums.cross_entropy + sums.z_loss) / divisor
@@ -159,11 +188,12 @@ class VisionLanguageModel:
         token_mask: jax.Array | None = None,
         restart: int = 0,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Greedy predictions as long as `decoder_input_tokens`, whose content is not read.
+        """Greedy predictions as long as `decoder_input_tokens`.
 
         Args:
           params: the parameters.
-          batch: as in training; targets and weights may be absent.
+          batch: as in training; targets and weights may be absent, and of the decoder's input only
+            a prefix is read.
           rng: not used: greedy decoding draws nothing.
           token_mask: bool [L_out, vocab], which tokens may stand at each place.
           restart: where rows that have ended are written on, see `greedy_decode`.
@@ -171,16 +201,61 @@ class VisionLanguageModel:
         Returns:
           int32 [B, L_out], 0 after the end; and `scores`, their log-probabilities, float32 [B].
         """
-        check_features(batch, optional=("decoder_target_tokens", "decoder_loss_weights"))
         length = batch["decoder_input_tokens"].shape[1]
-        encoded = self._apply(params, *_inputs(batch)[:-1], method="encode")
-        begin = jnp.zeros_like(batch["decoder_input_tokens"][:, :1])
+        tokens, scores = self.generate(params, batch, length, token_mask, restart)
+        return tokens, {"scores": scores}
+
+    def _compute_logits(
+        self, params: Params, batch: Batch, dropout_rng: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits float32 [B, L_out, vocab] of the targets."""
+        check_features(batch, self.features)
+        rngs = None if dropout_rng is None else {"dropout": dropout_rng}
+        enable_dropout = dropout_rng is not None
+        inputs = self._inputs(batch)
+        return self._apply(params, *inputs, enable_dropout=enable_dropout, rngs=rngs)
+
+    def _inputs(self, batch: Batch) -> list[jax.Array | None]:
+        return [batch.get(name) for name in self.INPUTS]
+
+    def _apply(self, params: Params, *inputs: Any, **options: Any) -> Any:
+        return self.module.apply({"params": params}, *inputs, **options)
+
+
+class VisionLanguageModel(TransformerModel):
+    """PaLI-X's shape, a vision-language encoder-decoder, under T5X's contract."""
+
+    OBSERVED = {**PICTURES, "encoder_input_tokens": (jnp.int32, 2)}
+    INPUTS = {**OBSERVED, "decoder_input_tokens": (jnp.int32, 2)}
+
+    def __init__(
+        self,
+        module: VisionLanguageModule | VisionLanguageConfig,
+        optimizer_def: Any = None,
+        **options: Any,
+    ) -> None:
+        if isinstance(module, VisionLanguageConfig):
+            module = VisionLanguageModule(module)
+        super().__init__(module, optimizer_def, **options)
+
+    def generate(
+        self,
+        params: Params,
+        observed: Batch,
+        length: int,
+        token_mask: jax.Array | None = None,
+        restart: int = 0,
+    ) -> tuple[jax.Array, jax.Array]:
+        check_features(observed, self.OBSERVED)
+        inputs = [observed.get(name) for name in self.OBSERVED]
+        encoded = self._apply(params, *inputs, method="encode")
+        begin = jnp.zeros((len(encoded[0]), 1), jnp.int32)
         logits, cache = self._apply(params, *encoded, begin, method="decode")
 
         def decode_step(tokens: jax.Array, cache: DecoderCache) -> tuple[jax.Array, DecoderCache]:
             return self._apply(params, tokens, cache, method="decode_step")
 
-        tokens, scores = greedy_decode(
+        return greedy_decode(
             decode_step,
             logits[:, 0],
             cache.extended(length),
@@ -189,22 +264,9 @@ class VisionLanguageModel:
             token_mask,
             restart,
         )
-        return tokens, {"scores": scores}
-
-    def _compute_logits(
-        self, params: Params, batch: Batch, dropout_rng: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits float32 [B, L_out, vocab] of the targets."""
-        check_features(batch)
-        rngs = None if dropout_rng is None else {"dropout": dropout_rng}
-        enable_dropout = dropout_rng is not None
-        return self._apply(params, *_inputs(batch), enable_dropout=enable_dropout, rngs=rngs)
-
-    def _apply(self, params: Params, *inputs: Any, **options: Any) -> Any:
-        return self.module.apply({"params": params}, *inputs, **options)
 
 
-def check_features(batch: Mapping[str, Any], optional: tuple[str, ...] = ()) -> None:
+def check_features(batch: Mapping[str, Any], features: Features) -> None:
     """Refuses a batch that lacks a feature or has one of a wrong dtype or rank.
 
     Pictures and their mask are optional together: a batch of text alone has neither.
@@ -212,12 +274,11 @@ def check_features(batch: Mapping[str, Any], optional: tuple[str, ...] = ()) -> 
     Raises:
       KeyError, TypeError, ValueError: the message names the feature.
     """
-    if "images" not in batch and "image_mask" not in batch:
-        optional = (*optional, "images", "image_mask")
-    missing = [name for name in FEATURES if name not in batch and name not in optional]
+    optional = () if batch.keys() & PICTURES.keys() else tuple(PICTURES)
+    missing = [name for name in features if name not in batch and name not in optional]
     if missing:
         raise KeyError(f"batch: missing features {missing}; found {sorted(batch)}")
-    for name, (dtype, rank) in FEATURES.items():
+    for name, (dtype, rank) in features.items():
         if name not in batch:
             continue
         value = batch[name]
@@ -227,15 +288,6 @@ def check_features(batch: Mapping[str, Any], optional: tuple[str, ...] = ()) -> 
             raise ValueError(
                 f"batch: {name}: found shape {tuple(value.shape)}, expected {rank} dimensions"
             )
-
-
-def _inputs(batch: Batch) -> tuple[jax.Array | None, ...]:
-    return (
-        batch.get("images"),
-        batch.get("image_mask"),
-        batch["encoder_input_tokens"],
-        batch["decoder_input_tokens"],
-    )
 
 
 def _is_box(x: Any) -> bool:

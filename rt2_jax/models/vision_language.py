@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from rt2_jax.models.config import VisionLanguageConfig
 from rt2_jax.models.encoder_decoder import Decoder, DecoderCache, Encoder
-from rt2_jax.models.layers import FIXED_AXIS, Dense, TokenEmbedder, partitioned
-from rt2_jax.models.vit import VisionTransformer
+from rt2_jax.models.layers import TokenEmbedder
+from rt2_jax.models.picture_tokens import PictureReader
 
 PADDING = 0
 
 
-class VisionLanguageModule(nn.Module):
+class VisionLanguageModule(PictureReader):
     """Pictures and text in, logits of text out (PaLI-X, Chen et al. 2023; RT-2, section 3.1).
 
-    Every picture goes through the vision transformer by itself; all its tokens, linearly mapped,
-    stand before the text in the encoder. With several slots each has a learned vector of its own.
+    The tokens of all pictures stand before the text in the encoder.
     """
 
     config: VisionLanguageConfig
 
     def setup(self) -> None:
+        super().setup()
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.vision = VisionTransformer(config.vision, dtype, config.scan_layers)
-        self.vision_projection = Dense(config.text.embed_dim, ("mlp", "embed"), dtype, True)
         self.token_embedder = TokenEmbedder(config.text.vocab_size, config.text.embed_dim, dtype)
         self.encoder = Encoder(config.text, dtype, config.scan_layers)
         self.decoder = Decoder(config.text, dtype, config.scan_layers)
-        if len(config.image_slots) > 1:
-            self.slot_embedding = self.param(
-                "slot_embedding",
-                partitioned(nn.initializers.normal(1.0), (FIXED_AXIS, "embed")),
-                (len(config.image_slots), config.text.embed_dim),
-            )
 
     def __call__(
         self,
@@ -71,7 +62,7 @@ class VisionLanguageModule(nn.Module):
         x = self.token_embedder(encoder_input_tokens)
         mask = encoder_input_tokens != PADDING
         if images is not None:
-            seen, seen_mask = self._see(images, image_mask)
+            seen, seen_mask = self.picture_tokens(images, image_mask)
             x = jnp.concatenate([seen, x], axis=1)
             mask = jnp.concatenate([seen_mask, mask], axis=1)
         return self.encoder(x, mask, not enable_dropout), mask
@@ -109,25 +100,3 @@ class VisionLanguageModule(nn.Module):
         table = self.token_embedder.embedding if self.config.text.tie_embeddings else None
         x = self.token_embedder(tokens)
         return self.decoder(x, encoded, encoder_mask, cache, table, deterministic)
-
-    def _see(self, images: jax.Array, image_mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Tokens [B, N * tokens, E] of all slots and their mask bool [B, N * tokens]."""
-        config = self.config
-        batch, slots = images.shape[0], len(config.image_slots)
-        expected = (batch, slots, *config.vision.image_size, 3)
-        if images.shape != expected:
-            raise ValueError(
-                f"images: found shape {images.shape}, expected {expected}: [B, N, H, W, 3] with "
-                f"the slots {config.image_slots} at {config.vision.image_size} pixels"
-            )
-        if images.dtype != jnp.uint8:
-            raise TypeError(f"images: found {images.dtype}, expected uint8, 0 to 255")
-        if image_mask is None or image_mask.shape != (batch, slots) or image_mask.dtype != bool:
-            found = None if image_mask is None else f"{image_mask.dtype} {image_mask.shape}"
-            raise ValueError(f"image_mask: found {found}, expected bool {(batch, slots)}")
-        tokens = self.vision_projection(self.vision(images.reshape(-1, *expected[2:])))
-        tokens = tokens.reshape(batch, slots, config.vision.num_tokens, -1)
-        if slots > 1:
-            tokens += self.slot_embedding[:, None].astype(tokens.dtype)
-        mask = jnp.repeat(image_mask, config.vision.num_tokens, axis=1)
-        return tokens.reshape(batch, -1, tokens.shape[-1]), mask

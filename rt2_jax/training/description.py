@@ -25,7 +25,7 @@ from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.state_text import StateText
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
-from rt2_jax.models.config import VisionLanguageConfig, config_from_json, config_to_json
+from rt2_jax.models.config import ModelConfig, config_from_json, config_to_json
 from rt2_jax.training.checkpoints import read_description
 
 VERSION = 2
@@ -42,7 +42,6 @@ _KEYS = (
     "global_batch_size",
     "example_input",
 )
-_ENCODER_FEATURES = ("images", "image_mask", "encoder_input_tokens")
 # What may differ between a run and the checkpoint that it goes on from: always, and where the data
 # may change.
 _OWN = ("code_version", "example_input")
@@ -62,15 +61,14 @@ class RunDescription:
       action_vocabulary: the tokens that they are written in; None with `codec`.
       seed: of the data's order and augmentation.
       global_batch_size: in examples.
-      example_input: what the encoder reads of one example: images uint8 [N, H, W, 3], image_mask
-        bool [N], encoder_input_tokens int32 [L_in].
+      example_input: what a prediction reads of one example, see `ModelInputs.observe`.
       code_version: of the package that trained.
 
     Raises:
       ValueError: the parts do not belong together, or a mixture with robots has no codec.
     """
 
-    model: VisionLanguageConfig
+    model: ModelConfig
     inputs: InputSpec
     tokenizer: Tokenizer
     manifest: Manifest
@@ -159,14 +157,15 @@ class RunDescription:
                 f"by rt2_jax {data['code_version']!r}: use that release"
             )
         model = config_from_json(data["model"], f"{where}.model")
-        if not isinstance(model, VisionLanguageConfig):
+        if not isinstance(model, ModelConfig):
             raise ValueError(
                 f"{where}.model: found a {type(model).__name__}, expected a whole model"
             )
         codec, vocabulary = data["codec"], data["action_vocabulary"]
+        inputs = InputSpec.from_json(data["inputs"])
         return cls(
             model=model,
-            inputs=InputSpec.from_json(data["inputs"]),
+            inputs=inputs,
             tokenizer=_tokenizer_from_json(data["vocabulary"], f"{where}.vocabulary"),
             manifest=Manifest.from_json(data["mixture"], f"{where}.mixture"),
             codec=None if codec is None else codec_from_json(codec),
@@ -175,7 +174,9 @@ class RunDescription:
             else ActionVocabulary.from_json(vocabulary),
             seed=data["seed"],
             global_batch_size=data["global_batch_size"],
-            example_input=_example_from_json(data["example_input"], f"{where}.example_input"),
+            example_input=_example_from_json(
+                data["example_input"], inputs, f"{where}.example_input"
+            ),
             code_version=data["code_version"],
         )
 
@@ -254,28 +255,21 @@ def _key(task: TaskInfo) -> tuple[str, str, tuple[str, ...]]:
     return task.robot.embodiment, task.robot.action_space.name, task.robot.state_fields
 
 
-def check_fits(model: VisionLanguageConfig, inputs: InputSpec, tokenizer: Tokenizer) -> None:
+def check_fits(model: ModelConfig, inputs: InputSpec, tokenizer: Tokenizer) -> None:
     """Refuses features that are not the model's.
 
     Raises:
       ValueError: other image slots or sizes, or a vocabulary larger than the embedding.
     """
-    for name, found, expected in (
-        ("image_slots", inputs.image_slots, model.image_slots),
-        ("image_size", inputs.image_size, model.vision.image_size),
-    ):
+    for name in ("image_slots", "image_size", "placeholders_per_image"):
+        found, expected = getattr(inputs, name), getattr(model, name)
         if found != expected:
             raise ValueError(f"InputSpec.{name}: found {found}, but the model has {expected}")
-    if tokenizer.vocab_size > model.text.vocab_size:
+    if tokenizer.vocab_size > model.vocab_size:
         raise ValueError(
-            f"TextConfig.vocab_size: found {model.text.vocab_size}, but the vocabulary has "
-            f"{tokenizer.vocab_size} pieces"
+            f"{type(model.text).__name__}.vocab_size: found {model.vocab_size}, but the vocabulary "
+            f"has {tokenizer.vocab_size} pieces"
         )
-
-
-def example_input(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the encoder reads of an example's features."""
-    return {name: features[name] for name in _ENCODER_FEATURES}
 
 
 def _example_to_json(example: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -284,16 +278,17 @@ def _example_to_json(example: Mapping[str, np.ndarray]) -> dict[str, Any]:
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG")
         pictures.append(base64.b64encode(file.getvalue()).decode() if there else None)
-    tokens = example["encoder_input_tokens"]
+    others = {name: value for name, value in example.items() if not name.startswith("image")}
     return {
         "size": list(example["images"].shape[1:3]),
         "images": pictures,
-        "encoder_input_tokens": tokens.tolist(),
+        **{name: value.tolist() for name, value in others.items()},
     }
 
 
-def _example_from_json(data: Any, where: str) -> dict[str, np.ndarray]:
-    check_keys(where, data, ("size", "images", "encoder_input_tokens"))
+def _example_from_json(data: Any, inputs: InputSpec, where: str) -> dict[str, np.ndarray]:
+    others = [name for name in inputs.observed if not name.startswith("image")]
+    check_keys(where, data, ("size", "images", *others))
     height, width = data["size"]
     images = np.zeros((len(data["images"]), height, width, 3), np.uint8)
     for image, encoded in zip(images, data["images"], strict=True):
@@ -302,7 +297,7 @@ def _example_from_json(data: Any, where: str) -> dict[str, np.ndarray]:
     return {
         "images": images,
         "image_mask": np.array([encoded is not None for encoded in data["images"]]),
-        "encoder_input_tokens": np.array(data["encoder_input_tokens"], np.int32),
+        **{name: np.array(data[name], np.int32) for name in others},
     }
 
 

@@ -6,6 +6,7 @@ the file, the line and the right name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -13,14 +14,15 @@ import graphlib
 import inspect
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
 from gin import config_parser
 
 from rt2_jax.actions.binning import CODECS
-from rt2_jax.models.config import TextConfig, VisionConfig, VisionLanguageConfig
+from rt2_jax.models.config import REGISTRY as MODEL_CONFIGS
+from rt2_jax.models.config import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
@@ -34,9 +36,7 @@ CONFIGURABLES: Mapping[str, type] = {
     cls.__name__: cls
     for cls in (
         RunConfig,
-        VisionLanguageConfig,
-        VisionConfig,
-        TextConfig,
+        *MODEL_CONFIGS.values(),
         Adafactor,
         AdamW,
         LearningRate,
@@ -89,24 +89,27 @@ def load_run_config(
       KeyError: an unknown name, with the nearest right one; or required values are missing.
       ValueError: what is no gin, and a value that cannot be.
     """
-    places = [pathlib.Path(), *map(pathlib.Path, search_paths), SHIPPED, SHIPPED.parent]
-    found: list[Binding] = []
-    texts: list[str] = []
-    for file in files:
-        _read(find_file(file, places), places, found, texts, ())
-    for binding in bindings:
-        _parse(binding, f"--gin.{binding}", places, found, texts, (), flag=True)
+    found, texts = _read_all(files, bindings, search_paths)
     _check(found)
-    gin.clear_config(clear_constants=True)
-    try:
-        with gin.unlock_config():
-            gin.parse_config(texts)
-            config = gin.get_configurable("RunConfig")()
-            return config, gin.operative_config_str(max_line_length=100)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(_with_place(str(error), found)) from error
-    finally:
-        gin.clear_config(clear_constants=True)
+    with _parsed(found, texts):
+        config = gin.get_configurable("RunConfig")()
+        return config, gin.operative_config_str(max_line_length=100)
+
+
+def load_model_config(
+    files: Sequence[str], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> ModelConfig | None:
+    """The model of gin files that need not describe a whole run; None where they bind none.
+
+    Arguments and errors are those of `load_run_config`.
+    """
+    found, texts = _read_all(files, bindings, search_paths)
+    _check(found, whole=False)
+    if ("RunConfig", "model") not in {(each.name, each.parameter) for each in found}:
+        return None
+    with _parsed(found, texts):
+        model = gin.query_parameter("RunConfig.model")
+        return model.scoped_configurable_fn()
 
 
 def find_file(name: str, places: Iterable[pathlib.Path]) -> pathlib.Path:
@@ -152,6 +155,34 @@ def _references_in(value: Any) -> list[_Reference]:
     if isinstance(value, (list, tuple)):
         return [reference for each in value for reference in _references_in(each)]
     return []
+
+
+def _read_all(
+    files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str]
+) -> tuple[list[Binding], list[str]]:
+    """What the files and bindings say, and their text with includes in their place."""
+    places = [pathlib.Path(), *map(pathlib.Path, search_paths), SHIPPED, SHIPPED.parent]
+    found: list[Binding] = []
+    texts: list[str] = []
+    for file in files:
+        _read(find_file(file, places), places, found, texts, ())
+    for binding in bindings:
+        _parse(binding, f"--gin.{binding}", places, found, texts, (), flag=True)
+    return found, texts
+
+
+@contextlib.contextmanager
+def _parsed(found: Sequence[Binding], texts: Sequence[str]) -> Iterator[None]:
+    """Within it gin holds these files; its errors name the file and the line."""
+    gin.clear_config(clear_constants=True)
+    try:
+        with gin.unlock_config():
+            gin.parse_config(texts)
+            yield
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(_with_place(str(error), found)) from error
+    finally:
+        gin.clear_config(clear_constants=True)
 
 
 def _read(
@@ -200,8 +231,11 @@ def _parse(
     texts.append("\n".join(lines[done:]))
 
 
-def _check(found: Sequence[Binding]) -> None:
-    """Refuses names that nothing knows, macros that nothing uses and values that are missing."""
+def _check(found: Sequence[Binding], whole: bool = True) -> None:
+    """Refuses names that nothing knows, macros that nothing uses and values that are missing.
+
+    Of files that describe no whole run, the run's own values and macros may be missing or unused.
+    """
     macros = {each.name for each in found if not each.parameter}
     used = {macro for each in found for macro in each.macros} - {_REQUIRED}
     for each in found:
@@ -214,11 +248,11 @@ def _check(found: Sequence[Binding]) -> None:
         for name in each.macros:
             if name != _REQUIRED:
                 _check_name(name, macros, each.where, "macro", "%")
-        if not each.parameter:
+        if whole and not each.parameter:
             _check_name(each.name, used, each.where, "macro")
     last = {(each.name, each.parameter): each for each in found}
     missing = [each for each in last.values() if each.required]
-    if missing:
+    if whole and missing:
         names = [f"{each.name}{'.' if each.parameter else ''}{each.parameter}" for each in missing]
         flags = " ".join(f"--gin.{name}=..." for name in names)
         raise KeyError(f"{missing[0].where}: required values are missing; give them: {flags}")
@@ -235,7 +269,7 @@ def _check(found: Sequence[Binding]) -> None:
     called = {name.split("/")[-1] for each in last.values() for name in each.configurables}
     lacking = [
         f"{name}.{field.name}"
-        for name in ("RunConfig", *sorted(called))
+        for name in (*(["RunConfig"] if whole else []), *sorted(called))
         for field in dataclasses.fields(CONFIGURABLES[name])
         if field.default is field.default_factory is dataclasses.MISSING
         and (name, field.name) not in last

@@ -20,7 +20,7 @@ class SourceRules:
     Attributes:
       names: of the sources, by their id.
       loss_weights: what the loss of a source's examples is multiplied by, float [S]; None for 1.
-      accuracy_positions: bool [S, L_out], which weighted targets count in a source's accuracy; None
+      accuracy_positions: bool [S, L], which weighted targets count in a source's accuracy; None
         for all. Those of a robot are the action tokens without `terminate`, which is nearly always
         the same, and without the end, which always is.
 

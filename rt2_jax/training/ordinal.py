@@ -10,10 +10,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 _WAVES = (4.0, 512.0)  # levels to the shortest and the longest wave
 _EMBEDDING = ("token_embedder", "embedding")
-_LOGITS = ("decoder", "logits_dense", "kernel")
+_LOGITS = ("logits_dense", "kernel")
 
 
-def order_action_tokens(params: Any, ids: Sequence[int]) -> Any:
+def order_action_tokens(params: Any, ids: Sequence[int], stddev: float = 1.0) -> Any:
     """Gives action tokens sines and cosines of their level for embeddings, and for logits.
 
     A pretrained vocabulary knows nothing of the order of its number pieces, or of rare pieces that
@@ -24,14 +24,16 @@ def order_action_tokens(params: Any, ids: Sequence[int]) -> Any:
     Args:
       params: of a vision-language model, replaced where action tokens are concerned.
       ids: of the action tokens, by rising level.
+      stddev: of the model's new embeddings.
     """
     flat = dict(flatten_dict(params))
-    width = flat[_EMBEDDING].shape[1]
-    rows = level_waves(len(ids), width)
     where = np.array(ids)
-    flat[_EMBEDDING] = flat[_EMBEDDING].at[where].set(rows)
-    if _LOGITS in flat:  # of untied embeddings
-        flat[_LOGITS] = flat[_LOGITS].at[:, where].set(rows.T / np.sqrt(width))
+    for path, leaf in flat.items():
+        if path[-2:] == _EMBEDDING:
+            flat[path] = leaf.at[where].set(stddev * level_waves(len(ids), leaf.shape[1]))
+        elif path[-2:] == _LOGITS:  # of untied embeddings
+            width = leaf.shape[0]
+            flat[path] = leaf.at[:, where].set(level_waves(len(ids), width).T / np.sqrt(width))
     return unflatten_dict(flat)
 
 

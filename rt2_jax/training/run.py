@@ -23,7 +23,8 @@ from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
 from rt2_jax.models.config import config_to_json
-from rt2_jax.models.model import VisionLanguageModel
+from rt2_jax.models.make_model import make_model
+from rt2_jax.models.model import TransformerModel
 from rt2_jax.training.checkpoints import (
     Checkpoints,
     check_params,
@@ -32,7 +33,7 @@ from rt2_jax.training.checkpoints import (
     read_description,
     restore_params,
 )
-from rt2_jax.training.description import RunDescription, check_fits, example_input
+from rt2_jax.training.description import RunDescription, check_fits
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
 from rt2_jax.training.loop import Outcome, restore_or_init, train
 from rt2_jax.training.mesh import make_mesh
@@ -67,7 +68,7 @@ class Run:
     caches: Sequence[StepSource]
     examples: Sequence[TaskExamples]
     description: RunDescription
-    model: VisionLanguageModel
+    model: TransformerModel
     partitioner: Partitioner
     initializer: TrainStateInitializer
     rules: SourceRules
@@ -115,7 +116,7 @@ def prepare(config: RunConfig) -> Run:
     tokenizer = load_vocabulary(config.vocabulary)
     inputs = InputSpec(
         config.model.image_slots,
-        config.model.vision.image_size,
+        config.model.image_size,
         config.encoder_length,
         config.decoder_length,
         config.robot_crop,
@@ -127,6 +128,8 @@ def prepare(config: RunConfig) -> Run:
         plan_length=config.plan_length,
         state_fields=tuple(config.state_fields),
         state_bins=config.state_bins,
+        placeholders_per_image=config.model.placeholders_per_image,
+        prompt_end=config.prompt_end,
     )
     check_fits(config.model, inputs, tokenizer)
     names = [task.info.name for task in manifest.tasks]
@@ -141,9 +144,8 @@ def prepare(config: RunConfig) -> Run:
     config.step.check_batch_size(config.global_batch_size, partitioner)
     integers = _integers(config.codec, manifest)
     vocabulary = ROUTES[config.action_tokens](tokenizer, integers or range(config.codec.count))
-    examples = mixture_examples(
-        manifest, caches, ModelInputs(inputs, tokenizer), config.codec, vocabulary
-    )
+    model_inputs = ModelInputs(inputs, tokenizer)
+    examples = mixture_examples(manifest, caches, model_inputs, config.codec, vocabulary)
     if config.ordinal_action_tokens and not integers:
         raise ValueError(
             f"RunConfig.ordinal_action_tokens: mixture {manifest.mixture!r} has no robot, so there "
@@ -159,9 +161,9 @@ def prepare(config: RunConfig) -> Run:
         action_vocabulary=vocabulary if integers else None,
         seed=config.data_seed,
         global_batch_size=config.global_batch_size,
-        example_input=example_input(example),
+        example_input=model_inputs.observed(example),
     )
-    model = VisionLanguageModel(
+    model = make_model(
         config.model,
         config.optimizer,
         eos_id=tokenizer.eos_id,
@@ -289,13 +291,14 @@ def _integers(codec: ActionCodec, manifest: Manifest) -> range | None:
 
 
 def _accuracy_positions(task: TaskInfo, description: RunDescription) -> np.ndarray:
-    """Bool [L_out]: the targets of a task that count in its accuracy."""
-    positions = np.ones(description.inputs.decoder_length, bool)
+    """Bool [L]: the targets of a task that count in its accuracy."""
+    inputs = description.inputs
+    positions = np.ones(inputs.answer_start + inputs.decoder_length, bool)
     if task in description.robot_tasks:
         codec = description.action_tokens(task).codec
         counts = [field.name != "terminate" for field in codec.space.fields]
         positions[:] = False
-        first = description.inputs.plan_length
+        first = inputs.answer_start + inputs.plan_length
         chunk = counts * codec.codec.horizon
         positions[first : first + len(chunk)] = chunk
     return positions
@@ -343,7 +346,9 @@ def _new_state(run: Run) -> TrainState:
         assert vocabulary is not None  # `prepare` has seen to it
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         order = jax.jit(
-            lambda params: order_action_tokens(params, vocabulary.ids),
+            lambda params: order_action_tokens(
+                params, vocabulary.ids, run.config.model.text.embedding_stddev
+            ),
             out_shardings=shardings,
             donate_argnums=0,
         )

@@ -9,7 +9,7 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.task_info import TaskInfo
-from rt2_jax.models.config import VisionLanguageConfig
+from rt2_jax.models.config import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
@@ -53,6 +53,8 @@ class RunConfig:
         `order_action_tokens`.
       state_fields: the numbers of a robot's state that are written before its prompt; () for none.
       state_bins: the parts that each of their ranges is written in.
+      prompt_end: text that ends the prompt of a decoder-only model; "" for the end-of-sequence
+        token. PaliGemma was trained with a line break.
       source_weights: of tasks whose examples' loss is multiplied by another number than the task
         declares, which is 1 unless it says so.
       data_seed: of the data's order and augmentation; `loop.seed` is that of parameters.
@@ -77,7 +79,7 @@ class RunConfig:
     model_dir: str
     mixture: str
     cache_dir: str
-    model: VisionLanguageConfig
+    model: ModelConfig
     encoder_length: int
     decoder_length: int
     global_batch_size: int
@@ -98,6 +100,7 @@ class RunConfig:
     ordinal_action_tokens: bool = False
     state_fields: tuple[str, ...] = ()
     state_bins: int = 256
+    prompt_end: str = ""
     source_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     data_seed: int = 0
     may_change_data: bool = False

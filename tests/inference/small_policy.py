@@ -17,11 +17,17 @@ from rt2_jax.data.examples import TaskExamples
 from rt2_jax.data.manifest import load_manifest, manifest_path, open_caches
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
-from rt2_jax.models.config import TextConfig, VisionConfig, VisionLanguageConfig
-from rt2_jax.models.model import VisionLanguageModel
+from rt2_jax.models.config import (
+    DecoderOnlyConfig,
+    DecoderVisionLanguageConfig,
+    TextConfig,
+    VisionConfig,
+    VisionLanguageConfig,
+)
+from rt2_jax.models.make_model import make_model
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.checkpoints import Checkpoints
-from rt2_jax.training.description import RunDescription, example_input
+from rt2_jax.training.description import RunDescription
 from rt2_jax.training.mesh import MeshShape, make_mesh
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.train_state import train_state_initializer
@@ -35,6 +41,9 @@ ARM = rt2_action_space(
 )
 SIZE = (24, 32)
 PLANS = ("red cube", "the cup", "", "cup")
+VISION = VisionConfig(
+    image_size=(16, 16), patch_size=8, embed_dim=32, num_layers=1, num_heads=2, mlp_dim=32
+)
 SLOTS = (("front", 0), ("front", -1), ("wrist", 0))
 
 
@@ -135,29 +144,52 @@ def write_caches(root, splits=("train", "validation"), action_space=ARM, held_ou
             resolve_mixture("half", root)
 
 
-def describe(root, horizon=1, mixture="half", plan=0, state=()):
+def _encoder_decoder(vocab_size):
+    text = TextConfig(
+        vocab_size=vocab_size,
+        embed_dim=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        num_heads=4,
+        head_dim=8,
+        mlp_dim=64,
+    )
+    return VisionLanguageConfig(VISION, text, SLOTS)
+
+
+def _decoder_only(vocab_size):
+    text = DecoderOnlyConfig(
+        vocab_size=vocab_size,
+        embed_dim=32,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=1,
+        head_dim=8,
+        mlp_dim=64,
+        embedding_scale="inputs",
+    )
+    return DecoderVisionLanguageConfig(VISION, text, SLOTS)
+
+
+MODELS = {"encoder_decoder": _encoder_decoder, "decoder_only": _decoder_only}
+
+
+def describe(root, horizon=1, mixture="half", plan=0, state=(), family="encoder_decoder"):
     """A run on these caches: answers begin with a plan of `plan` tokens, prompts with the state."""
     tokenizer = load_vocabulary()
     codec = UniformBins(256, horizon)
     manifest = load_manifest(manifest_path(root, mixture, "train"))
     length = plan + 8 * horizon + 2
+    model = MODELS[family](tokenizer.vocab_size)
     inputs = InputSpec(
-        SLOTS, (16, 16), 32, length, robot_crop=0.9, plan_length=plan, state_fields=state
-    )
-    model = VisionLanguageConfig(
-        vision=VisionConfig(
-            image_size=(16, 16), patch_size=8, embed_dim=32, num_layers=1, num_heads=2, mlp_dim=32
-        ),
-        text=TextConfig(
-            vocab_size=tokenizer.vocab_size,
-            embed_dim=32,
-            encoder_layers=1,
-            decoder_layers=1,
-            num_heads=4,
-            head_dim=8,
-            mlp_dim=64,
-        ),
-        image_slots=SLOTS,
+        SLOTS,
+        (16, 16),
+        32,
+        length,
+        robot_crop=0.9,
+        plan_length=plan,
+        state_fields=state,
+        placeholders_per_image=model.placeholders_per_image,
     )
     cache = open_caches(manifest, root)[0]
     features = ModelInputs(inputs, tokenizer).observe(
@@ -174,7 +206,7 @@ def describe(root, horizon=1, mixture="half", plan=0, state=()):
         action_vocabulary=ActionVocabulary.from_integer_pieces(tokenizer, range(256)),
         seed=0,
         global_batch_size=8,
-        example_input=example_input(features),
+        example_input=features,
     )
 
 
@@ -193,7 +225,7 @@ def training_examples(description, root):
 def make_state(description, root, seed=0):
     """A new train state."""
     batch = training_examples(description, root)
-    model = VisionLanguageModel(description.model, Adafactor())
+    model = make_model(description.model, Adafactor())
     partitioner = Partitioner(make_mesh(MeshShape(), jax.devices()[:1]))
     initializer = train_state_initializer(
         model,
@@ -206,7 +238,7 @@ def make_state(description, root, seed=0):
 
 def overfit(description, params, batch, steps=200):
     """Weights that know these examples by heart."""
-    model = VisionLanguageModel(description.model, loss_normalizing_factor="NUM_REAL_TARGET_TOKENS")
+    model = make_model(description.model, loss_normalizing_factor="NUM_REAL_TARGET_TOKENS")
     optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0, 6e-3, 20, steps))
     batch = {name: jax.numpy.asarray(value) for name, value in batch.items()}
 

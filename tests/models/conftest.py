@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from rt2_jax.models.config import TextConfig, VisionConfig, VisionLanguageConfig
 from rt2_jax.models.model import VisionLanguageModel
@@ -110,6 +111,31 @@ def logits(apply):
 def jit():
     """`jit(model, name)`: a method of the model, compiled once."""
     return _jit
+
+
+def _in_nnx(module, params, *inputs):
+    """The logits of the module wrapped for Flax's other way of writing modules."""
+
+    def wrap():
+        return nnx.bridge.lazy_init(nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0)), *inputs)
+
+    with nnx.use_eager_sharding(False):
+        wrapped = nnx.eval_shape(wrap)
+    graph, state, rest = nnx.split(wrapped, nnx.Param, ...)
+    shapes = jax.tree.map(jnp.shape, nnx.to_pure_dict(state))
+    assert shapes == jax.tree.map(jnp.shape, params)
+    nnx.replace_by_pure_dict(state, params)
+    # Nothing is drawn, but the wrapper wants its generator to be real.
+    rest = jax.tree.map(
+        lambda leaf: jax.random.key(0) if leaf.dtype != jnp.uint32 else jnp.uint32(0), rest
+    )
+    return jax.jit(lambda *states: nnx.merge(graph, *states)(*inputs))(state, rest)
+
+
+@pytest.fixture(scope="session")
+def in_nnx():
+    """`in_nnx(module, params, *inputs)`: what the module gives when NNX wraps it."""
+    return _in_nnx
 
 
 @pytest.fixture(scope="session")

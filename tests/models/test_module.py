@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from flax.core import unfreeze
 from flax.linen.partitioning import get_axis_names
 
@@ -114,27 +113,12 @@ def test_bfloat16_computes_nearly_the_same_and_keeps_float32_at_the_ends(
     assert 1e-4 < np.abs(exact - rough).mean() / exact.std() < 0.05
 
 
-def test_nnx_wraps_the_module_with_equal_logits(logits, patches, patches_params, make_batch):
+def test_nnx_wraps_the_module_with_equal_logits(
+    in_nnx, logits, patches, patches_params, make_batch
+):
     batch = make_batch(patches)
     names = ("images", "image_mask", "encoder_input_tokens", "decoder_input_tokens")
-    inputs = [batch[name] for name in names]
-
-    def wrap():
-        module = nnx.bridge.ToNNX(VisionLanguageModule(patches), rngs=nnx.Rngs(0))
-        return nnx.bridge.lazy_init(module, *inputs)
-
-    with nnx.use_eager_sharding(False):
-        wrapped = nnx.eval_shape(wrap)
-    graph, state, rest = nnx.split(wrapped, nnx.Param, ...)
-    assert jax.tree.map(jnp.shape, nnx.to_pure_dict(state)) == jax.tree.map(
-        jnp.shape, patches_params
-    )
-    nnx.replace_by_pure_dict(state, patches_params)
-    # Nothing is drawn, but the wrapper wants its generator to be real.
-    rest = jax.tree.map(
-        lambda leaf: jax.random.key(0) if leaf.dtype != jnp.uint32 else jnp.uint32(0), rest
-    )
-    found = jax.jit(lambda *states: nnx.merge(graph, *states)(*inputs))(state, rest)
+    found = in_nnx(VisionLanguageModule(patches), patches_params, *(batch[name] for name in names))
     np.testing.assert_allclose(found, logits(patches, patches_params, batch), **CLOSE)
 
 

@@ -175,7 +175,7 @@ def test_a_circle_of_values_is_refused(load, lines, circle):
     [
         ("runs/tabletp.gin", "did you mean runs/tabletop.gin?"),
         ("gin_configs/runs/bridge.gin", "did you mean runs/bridge_sample.gin?"),
-        ("zzz", "there are: models/rt2_palix_tiny.gin, runs/base.gin, runs/bridge_sample.gin, "),
+        ("zzz", "there are: models/rt2_pali_3b.gin, "),
     ],
 )
 def test_a_file_that_is_not_there_is_refused_with_those_that_are(name, advice):

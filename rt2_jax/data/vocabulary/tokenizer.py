@@ -81,6 +81,11 @@ class Tokenizer:
         return self._processor.eos_id()
 
     @property
+    def bos_id(self) -> int:
+        """The id of the beginning of a sequence, or -1 where the model has none."""
+        return self._processor.bos_id()
+
+    @property
     def unk_id(self) -> int:
         """The id of unknown text; a vocabulary with byte fallback never encodes to it."""
         return self._processor.unk_id()

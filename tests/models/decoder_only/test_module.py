@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from rt2_jax.models.decoder_only import DecoderOnly
 from rt2_jax.models.layer_stack import stack_layers, unstack_layers
@@ -161,24 +160,10 @@ def test_bfloat16_computes_nearly_the_same_and_ends_in_float32(apply, configs, m
     assert 1e-4 < np.abs(exact - rough).mean() / exact.std() < 0.05
 
 
-def test_nnx_wraps_the_module_with_equal_logits(apply, configs, make_params, rows):
+def test_nnx_wraps_the_module_with_equal_logits(apply, configs, make_params, rows, in_nnx):
     config = configs["llama"]
     params = make_params(config)
-
-    def wrap():
-        module = nnx.bridge.ToNNX(DecoderOnly(config), rngs=nnx.Rngs(0))
-        return nnx.bridge.lazy_init(module, *rows)
-
-    with nnx.use_eager_sharding(False):
-        wrapped = nnx.eval_shape(wrap)
-    graph, state, rest = nnx.split(wrapped, nnx.Param, ...)
-    assert jax.tree.map(jnp.shape, nnx.to_pure_dict(state)) == jax.tree.map(jnp.shape, params)
-    nnx.replace_by_pure_dict(state, params)
-    # Nothing is drawn, but the wrapper wants its generator to be real.
-    rest = jax.tree.map(
-        lambda leaf: jax.random.key(0) if leaf.dtype != jnp.uint32 else jnp.uint32(0), rest
-    )
-    found = jax.jit(lambda *states: nnx.merge(graph, *states)(*rows))(state, rest)
+    found = in_nnx(DecoderOnly(config), params, *rows)
     np.testing.assert_allclose(found, apply(config, "__call__", params, *rows), **CLOSE)
 
 

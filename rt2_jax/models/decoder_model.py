@@ -1,0 +1,61 @@
+"""T5X's model contract over decoder-only vision-language modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rt2_jax.models.config import DecoderVisionLanguageConfig
+from rt2_jax.models.decoder_only import DecoderOnlyCache
+from rt2_jax.models.decoder_vision_language import DecoderVisionLanguageModule
+from rt2_jax.models.decoding import greedy_decode
+from rt2_jax.models.model import PICTURES, Batch, Params, TransformerModel, check_features
+
+
+class DecoderVisionLanguageModel(TransformerModel):
+    """PaLM-E's and PaliGemma's shape under T5X's contract, that of its `DecoderOnlyModel`.
+
+    A row is prompt and answer in one: `decoder_causal_attention` is 1 on the inputs that a
+    prediction reads, and targets have weights behind them only. Predictions begin behind the
+    prefix. Prompts are best padded in front, so that the answer follows at one place in all rows;
+    then `generate` can be given the prefix alone, which is much shorter.
+    """
+
+    OBSERVED = {
+        **PICTURES,
+        "decoder_input_tokens": (jnp.int32, 2),
+        "decoder_causal_attention": (jnp.int32, 2),
+    }
+    INPUTS = OBSERVED
+
+    def __init__(
+        self,
+        module: DecoderVisionLanguageModule | DecoderVisionLanguageConfig,
+        optimizer_def: Any = None,
+        **options: Any,
+    ) -> None:
+        if isinstance(module, DecoderVisionLanguageConfig):
+            module = DecoderVisionLanguageModule(module)
+        super().__init__(module, optimizer_def, **options)
+
+    def generate(
+        self,
+        params: Params,
+        observed: Batch,
+        length: int,
+        token_mask: jax.Array | None = None,
+        restart: int = 0,
+    ) -> tuple[jax.Array, jax.Array]:
+        check_features(observed, self.OBSERVED)
+        logits, cache = self._apply(params, *self._inputs(observed), method="prefill")
+
+        def decode_step(
+            tokens: jax.Array, cache: DecoderOnlyCache
+        ) -> tuple[jax.Array, DecoderOnlyCache]:
+            return self._apply(params, tokens, cache, method="decode_step")
+
+        return greedy_decode(
+            decode_step, logits, cache.extended(length), length, self.eos_id, token_mask, restart
+        )
