@@ -55,9 +55,7 @@ CONFIGS = {
     ),
     "paligemma": DecoderVisionLanguageConfig(
         VISION,
-        DecoderOnlyConfig(
-            **LANGUAGE, mlp_activations=("gelu", "linear"), embedding_scale="inputs"
-        ),
+        DecoderOnlyConfig(**LANGUAGE, mlp_activations=("gelu", "linear"), embedding_scale="inputs"),
     ),
 }
 MESHES = {
