@@ -22,6 +22,15 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "model": ["VisionLanguageModel"],
         "position": ["resample_positions"],
         "published": ["GEMMA_2B", "PALM_8B"],
+        "published_counts": ["PUBLISHED_COUNTS", "PublishedCount"],
+        "published_vision": [
+            "SIGLIP_SO400M_14",
+            "VIT_22B",
+            "VIT_B_16",
+            "VIT_E_14",
+            "VIT_G_14",
+            "VIT_L_16",
+        ],
         "vision_language": ["VisionLanguageModule"],
     },
 )

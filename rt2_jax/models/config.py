@@ -34,6 +34,14 @@ class VisionConfig:
       stem: `patch`, one linear map of a patch's pixels; `conv`, 3x3 convolutions of stride 2 down
         to the same grid (Xiao et al. 2021), which learn from far fewer pictures; `patch_size` is
         then a power of two.
+      parallel_block: attention and MLP read the same normed input and are added together, instead
+        of one after the other. This and what follows is as in the ViT of 2021; ViT-22B has the
+        opposite of each (Dehghani et al. 2023, section 2).
+      qk_norm: queries and keys of each head are normed before their product.
+      qkv_bias: the projections to queries, keys and values have biases. The attention's output and
+        the MLP have them in any case.
+      norm_bias: norms have a bias, not only a scale.
+      norm_centering: norms take the mean away first.
     """
 
     image_size: tuple[int, int]
@@ -43,6 +51,11 @@ class VisionConfig:
     num_heads: int
     mlp_dim: int
     stem: str = "patch"
+    parallel_block: bool = False
+    qk_norm: bool = False
+    qkv_bias: bool = True
+    norm_bias: bool = True
+    norm_centering: bool = True
 
     def __post_init__(self) -> None:
         _check_positive(self, "patch_size", "embed_dim", "num_layers", "num_heads", "mlp_dim")
@@ -326,7 +339,9 @@ REGISTRY: Mapping[str, type[Config]] = {
         DecoderVisionLanguageConfig,
     )
 }
-_LATER: Mapping[str, tuple[str, ...]] = {}
+_LATER: Mapping[str, tuple[str, ...]] = {
+    "VisionConfig": ("parallel_block", "qk_norm", "qkv_bias", "norm_bias", "norm_centering"),
+}
 """Fields that older checkpoints lack: they have their defaults there."""
 
 

@@ -164,7 +164,6 @@ class Encoder(nn.Module):
         layers = apply_layers(
             EncoderLayer,
             {
-                "style": "t5",
                 "num_heads": config.num_heads,
                 "head_dim": config.head_dim,
                 "mlp_dim": config.mlp_dim,

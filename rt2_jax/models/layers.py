@@ -88,19 +88,28 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer norm with scale and bias (Ba et al. 2016), as in vision transformers."""
+    """Layer norm (Ba et al. 2016) over the last axis, as in vision transformers.
+
+    Without `use_bias` it has a scale alone; without `centering` the mean stays, as in ViT-22B
+    (Dehghani et al. 2023, section 2): by both it is `RMSNorm`. `axis` is the last axis's logical
+    name.
+    """
 
     dtype: Any
+    use_bias: bool = True
+    centering: bool = True
+    axis: str = "embed"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., E] -> [..., E]; the statistics are float32."""
-        scale_init = partitioned(nn.initializers.ones_init(), ("embed",))
-        bias_init = partitioned(nn.initializers.zeros_init(), ("embed",))
+        scale_init = partitioned(nn.initializers.ones_init(), (self.axis,))
+        bias_init = partitioned(nn.initializers.zeros_init(), (self.axis,))
         scale = self.param("scale", scale_init, (x.shape[-1],))
-        bias = self.param("bias", bias_init, (x.shape[-1],))
+        bias = self.param("bias", bias_init, (x.shape[-1],)) if self.use_bias else 0.0
         x = x.astype(jnp.float32)
-        x -= jnp.mean(x, axis=-1, keepdims=True)
+        if self.centering:
+            x -= jnp.mean(x, axis=-1, keepdims=True)
         x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
         return (x * scale + bias).astype(self.dtype)
 
@@ -138,7 +147,9 @@ class Attention(nn.Module):
 
     `scaled`: divide the logits by the root of `head_dim`; T5 has that factor in the initial query
     kernel instead. `num_kv_heads`: heads of keys and values, each for a group of neighbouring query
-    heads (Ainslie et al. 2023); None is one for each.
+    heads (Ainslie et al. 2023); None is one for each. `qkv_bias`: of the projections to queries,
+    keys and values, `use_bias` if None. `qk_norm`: makes the norms of queries and keys, each head
+    by itself; it takes their logical `axis` (Dehghani et al. 2023, section 2).
     """
 
     num_heads: int
@@ -148,26 +159,31 @@ class Attention(nn.Module):
     use_bias: bool = False
     dropout_rate: float = 0.0
     num_kv_heads: int | None = None
+    qkv_bias: bool | None = None
+    qk_norm: Callable[..., nn.Module] | None = None
 
     def setup(self) -> None:
         def query_init(*args: Any) -> jax.Array:
             return _attention_init(*args) * (1.0 if self.scaled else self.head_dim**-0.5)
 
         features, axes = self.num_heads * self.head_dim, ("embed", "joined_kv")
-        self.query = Dense(features, axes, self.dtype, self.use_bias, query_init)
+        use_bias = self.use_bias if self.qkv_bias is None else self.qkv_bias
+        self.query = Dense(features, axes, self.dtype, use_bias, query_init)
         # One head for all is kept whole: all query heads of every device need it.
         kv_axes = ("embed", "kv") if self.num_kv_heads == 1 else axes
         if self.num_kv_heads is not None:
             features = self.num_kv_heads * self.head_dim
-        self.key = Dense(features, kv_axes, self.dtype, self.use_bias, _attention_init)
-        self.value = Dense(features, kv_axes, self.dtype, self.use_bias, _attention_init)
+        self.key = Dense(features, kv_axes, self.dtype, use_bias, _attention_init)
+        self.value = Dense(features, kv_axes, self.dtype, use_bias, _attention_init)
+        self.query_norm = self.qk_norm(axis="kv") if self.qk_norm else None
+        self.key_norm = self.qk_norm(axis="kv") if self.qk_norm else None
         self.dropout = dropout(self.dropout_rate)
 
     def keys_and_values(
         self, x: jax.Array, rotation: Rotation | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """[B, K, E] -> twice [B, K, kv_heads, head_dim]; the keys turned by their positions."""
-        return self._split(self.key(x), rotation), self._split(self.value(x))
+        return self._split(self.key(x), rotation, self.key_norm), self._split(self.value(x))
 
     @nn.compact
     def __call__(
@@ -194,7 +210,7 @@ class Attention(nn.Module):
         Returns:
           [B, Q, E].
         """
-        queries = self._split(self.query(x), rotation)
+        queries = self._split(self.query(x), rotation, self.query_norm)
         grouped = keys.shape[2] != self.num_heads
         if grouped:
             groups = queries.reshape(*x.shape[:2], keys.shape[2], -1, self.head_dim)
@@ -221,24 +237,35 @@ class Attention(nn.Module):
             mixed
         )
 
-    def _split(self, x: jax.Array, rotation: Rotation | None = None) -> jax.Array:
+    def _split(
+        self, x: jax.Array, rotation: Rotation | None = None, norm: nn.Module | None = None
+    ) -> jax.Array:
         x = x.reshape(*x.shape[:2], -1, self.head_dim)
+        if norm is not None:
+            x = norm(x)
         return x if rotation is None else rotate(x, rotation)
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and MLP, each behind a norm and around a residual.
+    """Self-attention and MLP around residuals, each behind a norm or both behind the same.
 
-    `style` is `t5` (RMS norm, no biases, T5's unscaled attention) or `vit` (layer norm, biases).
+    The defaults are T5's. `norm` makes the norms. `scaled`, `qkv_bias` and `qk_norm` are those of
+    `Attention`; `use_bias` is that of its output and of the MLP. `parallel_block`: attention and
+    MLP read the same normed input and are added together, as in PaLM and ViT-22B.
     """
 
-    style: str
     num_heads: int
     head_dim: int
     mlp_dim: int
     mlp_activations: tuple[str, ...]
     dtype: Any
     dropout_rate: float = 0.0
+    norm: Callable[..., nn.Module] = RMSNorm
+    scaled: bool = False
+    use_bias: bool = False
+    qkv_bias: bool | None = None
+    qk_norm: Callable[..., nn.Module] | None = None
+    parallel_block: bool = False
 
     @nn.compact
     def __call__(
@@ -250,26 +277,37 @@ class EncoderLayer(nn.Module):
         deterministic: bool,
     ) -> tuple[jax.Array, None]:
         """[B, L, E] -> [B, L, E]; `mask` and `bias` as `Attention` takes them."""
-        vit = self.style == "vit"
-        norm = LayerNorm if vit else RMSNorm
         drop = dropout(self.dropout_rate)
-        normed = norm(self.dtype, name="pre_attention_layer_norm")(x)
         attention = Attention(
             num_heads=self.num_heads,
             head_dim=self.head_dim,
             dtype=self.dtype,
-            scaled=vit,
-            use_bias=vit,
+            scaled=self.scaled,
+            use_bias=self.use_bias,
             dropout_rate=self.dropout_rate,
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
             name="attention",
         )
-        attended = attention(normed, *attention.keys_and_values(normed), mask, bias, deterministic)
-        x = x + drop(attended, deterministic)
         mlp = Mlp(
-            self.mlp_dim, self.mlp_activations, self.dtype, vit, self.dropout_rate, name="mlp"
+            self.mlp_dim,
+            self.mlp_activations,
+            self.dtype,
+            self.use_bias,
+            self.dropout_rate,
+            name="mlp",
         )
-        normed = norm(self.dtype, name="pre_mlp_layer_norm")(x)
-        return constrain(x + drop(mlp(normed, deterministic), deterministic)), None
+        name = "layer_norm" if self.parallel_block else "pre_attention_layer_norm"
+        normed = self.norm(self.dtype, name=name)(x)
+        attended = attention(normed, *attention.keys_and_values(normed), mask, bias, deterministic)
+        if self.parallel_block:
+            # One mask for the sum, as where one product gives both (flaxformer's fused layer).
+            added = drop(attended + mlp(normed, deterministic), deterministic)
+        else:
+            x = x + drop(attended, deterministic)
+            normed = self.norm(self.dtype, name="pre_mlp_layer_norm")(x)
+            added = drop(mlp(normed, deterministic), deterministic)
+        return constrain(x + added), None
 
 
 class TokenEmbedder(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from rt2_jax.models.position import sine_positions
 
 class VisionTransformer(nn.Module):
     """ViT (Dosovitskiy et al. 2021), pre-norm, learned positions, no class token and no pooling.
+
+    `VisionConfig` says what ViT-22B (Dehghani et al. 2023) has of its own.
 
     The positions begin as sines and cosines of row and column: begun as small noise, they take
     many thousand examples to mean anything, and nothing is grounded before.
@@ -43,21 +46,29 @@ class VisionTransformer(nn.Module):
                 (FIXED_AXIS, "embed"),
             ),
         )
+        norm = functools.partial(
+            LayerNorm, use_bias=config.norm_bias, centering=config.norm_centering
+        )
         layers = apply_layers(
             EncoderLayer,
             {
-                "style": "vit",
                 "num_heads": config.num_heads,
                 "head_dim": config.embed_dim // config.num_heads,
                 "mlp_dim": config.mlp_dim,
                 "mlp_activations": ("gelu",),
                 "dtype": self.dtype,
+                "norm": norm,
+                "scaled": True,
+                "use_bias": True,
+                "qkv_bias": config.qkv_bias,
+                "qk_norm": functools.partial(norm, self.dtype) if config.qk_norm else None,
+                "parallel_block": config.parallel_block,
             },
             config.num_layers,
             self.scan_layers,
         )
         x, _ = layers(x + positions.astype(self.dtype), None, None, None, True)
-        return LayerNorm(self.dtype, name="norm")(x)
+        return norm(self.dtype, name="norm")(x)
 
 
 class ConvStem(nn.Module):
