@@ -12,6 +12,11 @@ ACTIVATIONS = ("gelu", "relu", "silu", "linear")
 DTYPES = ("float32", "bfloat16")
 STEMS = ("patch", "conv")
 EMBEDDING_SCALES = ("none", "inputs", "logits")
+IMPLEMENTATIONS = ("xla", "fused")
+REMAT = ("none", "full", "dots", "named")
+
+FREE_FIELDS = ("attention", "remat")
+"""Fields that say how numbers are computed, not which: they may differ between any two runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +218,10 @@ class VisionLanguageConfig:
         and -1 the step before.
       dtype: of activations; parameters are always float32.
       scan_layers: layers are stacked and scanned: compile time no longer grows with depth.
+      remat: what the backward pass keeps of every layer, to trade memory for time: `none`, keep
+        all; `dots`, products with weights; `named`, all but the MLP's hidden features and the
+        attention weights; `full`, the layer's input alone.
+      attention: `xla`, or `fused`, a kernel where there is one; see `attention.attend`.
     """
 
     vision: VisionConfig
@@ -220,9 +229,13 @@ class VisionLanguageConfig:
     image_slots: tuple[tuple[str, int], ...] = (("front", 0),)
     dtype: str = "float32"
     scan_layers: bool = True
+    remat: str = "none"
+    attention: str = "xla"
 
     def __post_init__(self) -> None:
         _check_choice(self, "dtype", DTYPES)
+        _check_choice(self, "remat", REMAT)
+        _check_choice(self, "attention", IMPLEMENTATIONS)
         if not self.image_slots or len(set(self.image_slots)) != len(self.image_slots):
             raise ValueError(
                 f"VisionLanguageConfig.image_slots: found {self.image_slots}, expected at least "
@@ -232,6 +245,10 @@ class VisionLanguageConfig:
 
 Config = VisionConfig | TextConfig | DecoderOnlyConfig | VisionLanguageConfig
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+_LATER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "VisionLanguageConfig": {"remat": "none", "attention": "xla"},
+}
 
 REGISTRY: Mapping[str, type[Config]] = {
     cls.__name__: cls for cls in (VisionConfig, TextConfig, DecoderOnlyConfig, VisionLanguageConfig)
@@ -269,6 +286,7 @@ def config_from_json(data: Any, where: str = "model") -> Config:
             f"{where}.class: found {name!r}, expected one of {', '.join(sorted(REGISTRY))}"
         )
     cls = REGISTRY[name]
+    data = _with_later_defaults(data)
     fields = dataclasses.fields(cls)
     check_keys(where, data, ("class", *(field.name for field in fields)))
     values = {}
@@ -355,6 +373,11 @@ def _value_from_json(value: Any, where: str) -> Any:
     if isinstance(value, list):
         return tuple(_value_from_json(item, where) for item in value)
     return value
+
+
+def _with_later_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    """With the fields that the class did not have when this was written."""
+    return {**_LATER_DEFAULTS.get(data["class"], {}), **data}
 
 
 def _has_type(value: Any, annotation: str) -> bool:

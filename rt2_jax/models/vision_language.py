@@ -25,11 +25,12 @@ class VisionLanguageModule(nn.Module):
 
     def setup(self) -> None:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.vision = VisionTransformer(config.vision, dtype, config.scan_layers)
+        computed = (config.scan_layers, config.remat, config.attention)
+        self.vision = VisionTransformer(config.vision, dtype, *computed)
         self.vision_projection = Dense(config.text.embed_dim, ("mlp", "embed"), dtype, True)
         self.token_embedder = TokenEmbedder(config.text.vocab_size, config.text.embed_dim, dtype)
-        self.encoder = Encoder(config.text, dtype, config.scan_layers)
-        self.decoder = Decoder(config.text, dtype, config.scan_layers)
+        self.encoder = Encoder(config.text, dtype, *computed)
+        self.decoder = Decoder(config.text, dtype, *computed)
         if len(config.image_slots) > 1:
             self.slot_embedding = self.param(
                 "slot_embedding",

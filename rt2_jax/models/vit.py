@@ -24,6 +24,8 @@ class VisionTransformer(nn.Module):
     config: VisionConfig
     dtype: Any
     scan_layers: bool
+    remat: str = "none"
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -52,9 +54,11 @@ class VisionTransformer(nn.Module):
                 "mlp_dim": config.mlp_dim,
                 "mlp_activations": ("gelu",),
                 "dtype": self.dtype,
+                "attention_implementation": self.attention,
             },
             config.num_layers,
             self.scan_layers,
+            self.remat,
         )
         x, _ = layers(x + positions.astype(self.dtype), None, None, None, True)
         return LayerNorm(self.dtype, name="norm")(x)
