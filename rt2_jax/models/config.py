@@ -18,6 +18,11 @@ PLACEHOLDER = -1
 
 No vocabulary has this id, so none has to reserve one.
 """
+IMPLEMENTATIONS = ("xla", "fused")
+REMAT = ("none", "full", "dots", "named")
+
+FREE_FIELDS = ("attention", "remat")
+"""Fields that say how numbers are computed, not which: they may differ between any two runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +251,10 @@ class VisionLanguageConfig:
         and -1 the step before.
       dtype: of activations; parameters are always float32.
       scan_layers: layers are stacked and scanned: compile time no longer grows with depth.
+      remat: what the backward pass keeps of every layer, to trade memory for time: `none`, keep
+        all; `dots`, products with weights; `named`, all but the MLP's hidden features and the
+        attention weights; `full`, the layer's input alone.
+      attention: `xla`, or `fused`, a kernel where there is one; see `attention.attend`.
     """
 
     vision: VisionConfig
@@ -253,6 +262,8 @@ class VisionLanguageConfig:
     image_slots: tuple[tuple[str, int], ...] = (("front", 0),)
     dtype: str = "float32"
     scan_layers: bool = True
+    remat: str = "none"
+    attention: str = "xla"
 
     def __post_init__(self) -> None:
         _check_whole(self)
@@ -290,6 +301,8 @@ class DecoderVisionLanguageConfig:
         Beyer et al. 2024, section 3.2) or `causal` (PaLM-E, Driess et al. 2023, section 3).
       dtype: of activations; parameters are always float32.
       scan_layers: layers are stacked and scanned: compile time no longer grows with depth.
+      remat: as of `VisionLanguageConfig`.
+      attention: as of `VisionLanguageConfig`.
     """
 
     vision: VisionConfig
@@ -298,6 +311,8 @@ class DecoderVisionLanguageConfig:
     prefix_attention: str = "bidirectional"
     dtype: str = "float32"
     scan_layers: bool = True
+    remat: str = "none"
+    attention: str = "xla"
 
     def __post_init__(self) -> None:
         _check_whole(self)
@@ -341,6 +356,7 @@ REGISTRY: Mapping[str, type[Config]] = {
 }
 _LATER: Mapping[str, tuple[str, ...]] = {
     "VisionConfig": ("parallel_block", "qk_norm", "qkv_bias", "norm_bias", "norm_centering"),
+    "VisionLanguageConfig": ("remat", "attention"),
 }
 """Fields that older checkpoints lack: they have their defaults there."""
 
@@ -451,6 +467,8 @@ def _check_dropout(config: TextConfig | DecoderOnlyConfig) -> None:
 
 def _check_whole(config: ModelConfig) -> None:
     _check_choice(config, "dtype", DTYPES)
+    _check_choice(config, "remat", REMAT)
+    _check_choice(config, "attention", IMPLEMENTATIONS)
     if not config.image_slots or len(set(config.image_slots)) != len(config.image_slots):
         raise ValueError(
             f"{type(config).__name__}.image_slots: found {config.image_slots}, expected at least "

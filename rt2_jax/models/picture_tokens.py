@@ -22,7 +22,8 @@ class PictureReader(nn.Module):
 
     def setup(self) -> None:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.vision = VisionTransformer(config.vision, dtype, config.scan_layers)
+        computed = (config.scan_layers, config.remat, config.attention)
+        self.vision = VisionTransformer(config.vision, dtype, *computed)
         self.vision_projection = Dense(config.text.embed_dim, ("mlp", "embed"), dtype, True)
         if len(config.image_slots) > 1:
             self.slot_embedding = self.param(

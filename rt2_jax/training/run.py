@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from rt2_jax.actions.codec import ActionCodec
-from rt2_jax.actions.identity import differences
+from rt2_jax.actions.identity import differences, without
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.batches import MixtureBatches
 from rt2_jax.data.cache import StepSource
@@ -23,10 +23,11 @@ from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_c
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
-from rt2_jax.models.config import config_to_json
+from rt2_jax.models.config import FREE_FIELDS, config_from_json, config_to_json
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.training.checkpoints import (
     Checkpoints,
+    check_optimizer,
     check_params,
     checkpoint_path,
     find_checkpoint,
@@ -179,7 +180,7 @@ def prepare(config: RunConfig) -> Run:
         np.array([config.loss_weight(task.info) for task in manifest.tasks]),
         np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
     )
-    initializer = train_state_initializer(model, partitioner, shapes, types)
+    initializer = train_state_initializer(model, partitioner, shapes, types, config.frozen)
     initial = None
     if config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
@@ -221,6 +222,7 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
         run.description.check_same(
             read_description(before), str(before), may_change_data=config.may_change_data
         )
+        check_optimizer(before, run.initializer)
     new = _new_state(run) if before is None else None
     first = jax.process_index() == 0
     with (
@@ -332,19 +334,14 @@ def _check_initial(path: pathlib.Path, description: RunDescription) -> None:
 
 
 # What a run may change of the model that it begins with: shapes are checked parameter by parameter.
-_CHANGEABLE = ("dropout_rate", "dtype", "image_slots", "scan_layers")
+_CHANGEABLE = ("dropout_rate", "dtype", "image_slots", "scan_layers", *FREE_FIELDS)
 
 
 def _check_initial_model(path: pathlib.Path, description: RunDescription) -> None:
     """Refuses what no shape tells, as another number of heads: weights would mean other things."""
-
-    def fixed(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: fixed(each) for name, each in value.items() if name not in _CHANGEABLE}
-
-    theirs, ours = read_description(path).get("model"), config_to_json(description.model)
-    lines = differences(fixed(theirs), fixed(ours))
+    theirs = config_to_json(config_from_json(read_description(path).get("model"), f"{path}: model"))
+    ours = config_to_json(description.model)
+    lines = differences(without(theirs, _CHANGEABLE), without(ours, _CHANGEABLE))
     if lines:
         raise ValueError(
             f"{path}: was trained with another model than this run's, though its parameters have "

@@ -25,6 +25,12 @@ def test_a_decoder_only_model_survives_json_text(published):
     assert config_from_json(json.loads(text)) == published
 
 
+def test_a_checkpoint_from_before_a_field_is_read_with_what_was_done_then(patches):
+    data = config_to_json(patches)
+    del data["remat"], data["attention"]
+    assert config_from_json(data) == patches
+
+
 def test_a_class_outside_the_registry_is_never_made(patches):
     data = config_to_json(patches)
     data["text"]["class"] = "os.system"
@@ -36,7 +42,7 @@ def test_a_class_outside_the_registry_is_never_made(patches):
     ("change", "error", "message"),
     [
         (lambda d: d["vision"].pop("mlp_dim"), KeyError, r"model\.vision: missing keys.*mlp_dim"),
-        (lambda d: d.update(remat=True), KeyError, "model: .*unknown keys.*remat"),
+        (lambda d: d.update(depth=True), KeyError, "model: .*unknown keys.*depth"),
         (lambda d: d["text"].update(num_heads=True), TypeError, r"model\.text\.num_heads: .*int"),
         (lambda d: d["text"].update(num_heads="8"), TypeError, r"model\.text\.num_heads: .*int"),
         (lambda d: d.update(image_slots=[["front"]]), TypeError, r"model\.image_slots: "),
@@ -106,6 +112,8 @@ def test_a_decoder_only_model_that_cannot_be_is_refused(values, message):
     ("values", "message"),
     [
         ({"dtype": "float16"}, "dtype: found 'float16', expected one of float32, bfloat16"),
+        ({"remat": True}, "remat: found True, expected one of none, full, dots, named"),
+        ({"attention": "flash"}, "attention: found 'flash', expected one of xla, fused"),
         ({"image_slots": ()}, r"image_slots: found \(\), expected at least one"),
         ({"image_slots": (("front", 0), ("front", 0))}, "image_slots: .*each once"),
     ],
