@@ -207,6 +207,8 @@ class RunDescription:
         """
         free = _OWN + (_DATA if may_change_data else ())
         theirs = {name: value for name, value in checkpoint.items() if name not in free}
+        if "model" in theirs:  # as it would be written today, with the fields added since
+            theirs["model"] = config_to_json(config_from_json(theirs["model"], f"{where}: model"))
         ours = {name: value for name, value in self.to_json().items() if name not in free}
         lines = differences(theirs, ours)
         if may_change_data:

@@ -31,7 +31,6 @@ from rt2_jax.training.checkpoints import (
     checkpoint_path,
     find_checkpoint,
     read_description,
-    restore_params,
 )
 from rt2_jax.training.description import RunDescription, check_fits
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
@@ -40,6 +39,7 @@ from rt2_jax.training.mesh import make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
+from rt2_jax.training.resampling import restore_resampled, stored_model, stored_params
 from rt2_jax.training.run_config import ROUTES, RunConfig
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
@@ -183,7 +183,7 @@ def prepare(config: RunConfig) -> Run:
     if config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
         _check_initial(initial, description)
-        check_params(initial, initializer.abstract.params)
+        check_params(initial, stored_params(initial, config.model, initializer.abstract.params))
         _check_initial_model(initial, description)
     return Run(
         config=config,
@@ -314,8 +314,9 @@ def _check_initial(path: pathlib.Path, description: RunDescription) -> None:
         )
 
 
-# What a run may change of the model that it begins with: shapes are checked parameter by parameter.
-_CHANGEABLE = ("dropout_rate", "dtype", "image_slots", "scan_layers")
+# What a run may change of the model that it begins with: shapes are checked parameter by parameter,
+# and positions of pictures of another size are resampled.
+_CHANGEABLE = ("dropout_rate", "dtype", "image_size", "image_slots", "scan_layers")
 
 
 def _check_initial_model(path: pathlib.Path, description: RunDescription) -> None:
@@ -326,7 +327,7 @@ def _check_initial_model(path: pathlib.Path, description: RunDescription) -> Non
             return value
         return {name: fixed(each) for name, each in value.items() if name not in _CHANGEABLE}
 
-    theirs, ours = read_description(path).get("model"), config_to_json(description.model)
+    theirs, ours = config_to_json(stored_model(path)), config_to_json(description.model)
     lines = differences(fixed(theirs), fixed(ours))
     if lines:
         raise ValueError(
@@ -340,7 +341,8 @@ def _new_state(run: Run) -> TrainState:
     abstract = run.initializer.abstract.params
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
     if run.initial_checkpoint is not None:
-        state = state.replace(params=restore_params(run.initial_checkpoint, abstract))
+        params = restore_resampled(run.initial_checkpoint, run.config.model, abstract)
+        state = state.replace(params=params)
     vocabulary = run.description.action_vocabulary
     if run.config.ordinal_action_tokens:
         assert vocabulary is not None  # `prepare` has seen to it
