@@ -25,9 +25,10 @@ check-long: ## the full forms of the slow tests, and all the others
 demo: $(INSTALLED) ## the main job in small: record, co-fine-tune, serve, drive; LONG=1: for longer
 	$(BIN)/rt2 demo $(if $(LONG),--long)
 
-docs: $(INSTALLED) ## write what is generated: docs/features.md, docs/gin.md, the README's table, robot_data.md's
+docs: $(INSTALLED) ## write what is generated: docs/features.md, docs/gin.md, docs/model_sizes.md, the README's table, robot_data.md's
 	$(BIN)/python docs/features.py
 	$(BIN)/python docs/gin_reference.py
+	$(BIN)/python docs/model_sizes.py
 	$(BIN)/python docs/robot_data.py
 
 format: $(INSTALLED) ## ruff: format, and mend what it can

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -121,21 +122,27 @@ class ActionVocabulary:
 
     @classmethod
     def from_rare_pieces(
-        cls, tokenizer: Tokenizer, integers: range = range(256)
+        cls,
+        tokenizer: Tokenizer,
+        integers: range = range(256),
+        corpus: Iterable[str] | None = None,
     ) -> ActionVocabulary:
         """PaLM-E's route: the least-used pieces become action tokens (RT-2, section 3.2).
 
-        The first integer is the piece with the lowest score and so on, ties in the order of ids.
+        The first integer is the piece that the corpus uses least, or without a corpus the one with
+        the lowest score, and so on; ties in the order of scores and ids.
         Control, unknown, byte and user-defined pieces are never taken, nor single characters: these
         spell every word that has no piece, and their scores don't count uses.
 
         Args:
           tokenizer: the model's.
           integers: see `BoundCodec.integers`.
+          corpus: texts whose pieces are counted.
 
         Raises:
-          ValueError: there are fewer such pieces than integers, or all have one score (some models
-            made from BPE vocabularies), so that nothing says which are rare.
+          ValueError: there are fewer such pieces than integers, the corpus has no text, or without
+            one all have one score (some models made from BPE vocabularies), so that nothing says
+            which are rare.
         """
         count = len(integers)
         scores = {
@@ -148,13 +155,16 @@ class ActionVocabulary:
                 f"this tokenizer has {len(scores)} normal pieces of two or more characters, "
                 f"{count} are needed: use a larger vocabulary"
             )
-        if len(set(scores.values())) == 1:
+        counts = Counter(piece for text in corpus or () for piece in tokenizer.encode(text))
+        if corpus is not None and not counts:
+            raise ValueError("the corpus has no text, so nothing says which pieces are rare")
+        if corpus is None and len(set(scores.values())) == 1:
             raise ValueError(
                 f"all pieces of this tokenizer have the score {min(scores.values())}, so nothing "
-                f"says which {count} are the least used: use another vocabulary, or "
+                f"says which {count} are the least used: give a corpus, use another vocabulary, or "
                 f"ActionVocabulary.from_integer_pieces"
             )
-        rare = sorted(scores, key=lambda i: (scores[i], i))[:count]
+        rare = sorted(scores, key=lambda i: (counts[i], scores[i], i))[:count]
         return cls(tuple(rare), integers, "rare_pieces", tokenizer.hash)
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:

@@ -6,6 +6,7 @@ import argparse
 import ast
 import pathlib
 import sys
+import time
 from collections.abc import Sequence
 
 NOT_FINITE = 1  # the run gave up; its latest checkpoint is whole
@@ -37,7 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="prints configuration, parameters, bytes and mixture; trains and writes nothing",
+        help="prints configuration, parameters, bytes and mixture; trains and writes nothing. Of a "
+        "gin file of a model alone (models/...) it prints the parameters of its parts",
     )
     parser.add_argument(
         "--module",
@@ -66,8 +68,9 @@ def run(args: argparse.Namespace) -> int | None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if args.coordinator_address:
         jax.distributed.initialize(args.coordinator_address, args.process_count, args.process_index)
+    from rt2_jax.models.parts import model_parts
     from rt2_jax.training import report
-    from rt2_jax.training.gin_files import load_run_config
+    from rt2_jax.training.gin_files import load_model_config, load_run_config
     from rt2_jax.training.logs import TerminalLog
     from rt2_jax.training.loop import NotFiniteError
     from rt2_jax.training.run import execute, prepare
@@ -77,12 +80,20 @@ def run(args: argparse.Namespace) -> int | None:
 
         for module in args.module:
             import_tasks(module)
-    config, text = load_run_config(args.gin_file, args.gin_binding, args.gin_search_paths)
+    files = (args.gin_file, args.gin_binding, args.gin_search_paths)
+    if args.dry_run and (model := load_model_config(*files)) is not None:
+        start = time.perf_counter()
+        print(report.parts_table(report.abstract_parts(model)))
+        print(f"\nshapes computed in {time.perf_counter() - start:.1f} s, without memory")
+        return 0
+    config, text = load_run_config(*files)
     prepared = prepare(config)
     first = jax.process_index() == 0
     tables = [report.data_table(prepared), report.bins_table(prepared)]
     if args.dry_run:
-        tables = [text.strip(), report.parameter_table(prepared), *tables]
+        abstract = prepared.initializer.abstract.params
+        parts = report.parts_table(model_parts(config.model, abstract))
+        tables = [text.strip(), report.parameter_table(prepared), parts, *tables]
         tables.append(report.batch_table(prepared))
     tables.append(report.memory_table(prepared))
     if first:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,21 @@ class Manifest:
                 else "declare state_fields at registration, or leave the state out of the prompt"
             )
         )
+
+    def robots(self) -> Manifest:
+        """The part of the mixture that has actions, for models that write nothing else.
+
+        Raises:
+          ValueError: there is none.
+        """
+        tasks = [task for task in self.tasks if task.info.robot is not None]
+        if not tasks:
+            raise ValueError(
+                f"mixture {self.mixture!r} has no robot, and the model writes actions only"
+            )
+        total = sum(task.share for task in tasks)
+        parts = tuple(replace(task, share=task.share / total) for task in tasks)
+        return replace(self, tasks=parts)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; it holds no path, so a folder of caches can be moved."""

@@ -20,6 +20,7 @@ _LATER = {
     "hue": 0.0,
     "placeholders_per_image": 0,
     "prompt_end": "",
+    "answer_end": True,
 }
 _ANSWER = ("input_tokens", "target_tokens", "loss_weights")
 IMAGE_MARK = "<img>"
@@ -56,6 +57,8 @@ class InputSpec:
       placeholders_per_image: tokens that stand for a picture in the input of a decoder-only model,
         which reads prompt and answer as one row; 0 for a model with an encoder.
       prompt_end: text that ends a decoder-only model's prompt; "" for the end-of-sequence token.
+      answer_end: whether answers end with the end-of-sequence token; False for a model that writes
+        actions only, all of one length.
 
     Raises:
       ValueError: no slots or one twice, a time after now, or a number out of its range.
@@ -76,6 +79,7 @@ class InputSpec:
     state_bins: int = 256
     placeholders_per_image: int = 0
     prompt_end: str = ""
+    answer_end: bool = True
 
     def __post_init__(self) -> None:
         slots = self.image_slots
@@ -250,8 +254,9 @@ class ModelInputs:
         Raises:
           ValueError: the answer is too long.
         """
-        target = self._padded(tokens, self.spec.decoder_length, where)
-        return _features(target, _weights(len(tokens), len(target), weighted))
+        end = self.spec.answer_end
+        target = self._padded(tokens, self.spec.decoder_length, where, end)
+        return _features(target, _weights(len(tokens), len(target), weighted, end))
 
     def act(
         self,
@@ -275,9 +280,9 @@ class ModelInputs:
         Raises:
           ValueError: plan or action is too long.
         """
-        room = self.spec.plan_length
-        action = self._padded(tokens, self.spec.decoder_length - room, where)
-        weights = _weights(len(tokens), len(action), weighted)
+        room, end = self.spec.plan_length, self.spec.answer_end
+        action = self._padded(tokens, self.spec.decoder_length - room, where, end)
+        weights = _weights(len(tokens), len(action), weighted, end)
         if room:
             words = self.tokenizer.encode(plan)
             before = self._padded(words, room, f"{where}: plan {plan!r}")
@@ -358,22 +363,28 @@ class ModelInputs:
             "decoder_causal_attention": np.ones(room + 1, np.int32),
         }
 
-    def _padded(self, tokens: Sequence[int], length: int, where: str) -> np.ndarray:
-        if len(tokens) + 1 > length:
+    def _padded(
+        self, tokens: Sequence[int], length: int, where: str, end: bool = True
+    ) -> np.ndarray:
+        if len(tokens) + end > length:
             raise ValueError(
-                f"{where}: {len(tokens)} tokens and the end of the sequence are more than the "
-                f"{length} that the model was given; give it more, or leave the example out"
+                f"{where}: {len(tokens)} tokens{' and the end of the sequence' if end else ''} are "
+                f"more than the {length} that the model was given; give it more, or leave the "
+                "example out"
             )
         padded = np.zeros(length, np.int32)
-        padded[: len(tokens) + 1] = [*tokens, self.tokenizer.eos_id]
+        padded[: len(tokens)] = tokens
+        if end:
+            padded[len(tokens)] = self.tokenizer.eos_id
         return padded
 
 
-def _weights(count: int, length: int, weighted: int | None) -> np.ndarray:
+def _weights(count: int, length: int, weighted: int | None, end: bool = True) -> np.ndarray:
     """Float32 [length]: 1 on the first `weighted` of `count` tokens, and on the end behind them."""
     weights = np.zeros(length, np.float32)
     weights[: count if weighted is None else weighted] = 1
-    weights[count] = 1
+    if end:
+        weights[count] = 1
     return weights
 
 

@@ -255,8 +255,9 @@ def _robot_report(
     for batch in _examples(examples, chosen, engine.batch_sizes[-1]):
         _, tokens, _ = engine.decode_actions([observed(example) for example in batch], info)
         for example, row in zip(batch, tokens, strict=True):
-            # What counts in the loss: the chunk up to the episode's end, and the end token.
-            count = (int(example["decoder_loss_weights"][first:].sum()) - 1) // dimension
+            # What counts in the loss: the chunk up to the episode's end, and an end token.
+            weight = int(example["decoder_loss_weights"][first:].sum()) - spec.answer_end
+            count = weight // dimension
             target = example["decoder_target_tokens"][first:][: horizon * dimension]
             found.append(codec.from_ids(row.tolist())[:count])
             expected.append(codec.from_ids(target.tolist())[:count])

@@ -20,7 +20,6 @@ from rt2_jax.inference.history import FrameHistory
 from rt2_jax.inference.metadata import describe_task
 from rt2_jax.inference.programs import DecodePrograms
 from rt2_jax.inference.weights import abstract_params, weights_hash
-from rt2_jax.models.make_model import make_model
 from rt2_jax.models.model import Params
 from rt2_jax.training.checkpoints import find_checkpoint, restore_params
 from rt2_jax.training.description import RunDescription
@@ -58,8 +57,8 @@ class PolicyEngine:
         self.description = description
         self.checkpoint = checkpoint
         self._inputs = description.model_inputs
-        self._vocab_size = description.model.vocab_size
-        model = make_model(description.model, eos_id=description.tokenizer.eos_id)
+        self._vocab_size = description.vocab_size
+        model = description.make_model()
         self._params = params
         self._programs = DecodePrograms(model, params, batch_sizes)
         self._tokens: dict[TaskInfo, tuple[ActionTokens, np.ndarray]] = {}

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from rt2_jax.models.make_model import make_model
 from rt2_jax.models.model import Params
 from rt2_jax.training.description import RunDescription
 
@@ -16,7 +15,7 @@ from rt2_jax.training.description import RunDescription
 def abstract_params(description: RunDescription) -> Any:
     """Shapes and dtypes of a checkpoint's parameters, all on the first device."""
     shapes = description.inputs.batch_shapes(1)
-    model = make_model(description.model)
+    model = description.make_model()
     params = jax.eval_shape(
         lambda: model.get_initial_variables(jax.random.key(0), shapes)["params"]
     )

@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "losses": ["ExampleSums", "MetricSum", "token_cross_entropy"],
         "model": ["VisionLanguageModel"],
         "position": ["resample_positions"],
-        "published": ["GEMMA_2B", "PALM_8B"],
+        "published": ["GEMMA_2B", "PALM_8B", "UL2_20B"],
         "published_counts": ["PUBLISHED_COUNTS", "PublishedCount"],
         "published_vision": [
             "SIGLIP_SO400M_14",

@@ -272,6 +272,11 @@ class VisionLanguageConfig:
         """Tokens that stand for a picture in the decoder's input: none, there is an encoder."""
         return 0
 
+    @property
+    def writes_text(self) -> bool:
+        """Whether it can answer in words."""
+        return True
+
 
 @dataclasses.dataclass(frozen=True)
 class DecoderVisionLanguageConfig:
@@ -312,6 +317,11 @@ class DecoderVisionLanguageConfig:
     def placeholders_per_image(self) -> int:
         """Tokens that stand for a picture in the decoder's input."""
         return self.vision.num_tokens
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether it can answer in words."""
+        return True
 
 
 ModelConfig = VisionLanguageConfig | DecoderVisionLanguageConfig

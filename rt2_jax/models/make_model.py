@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rt2_jax.models.config import DecoderVisionLanguageConfig, ModelConfig, VisionLanguageConfig
@@ -15,6 +15,22 @@ MODELS: Mapping[type[ModelConfig], Any] = {
 }
 
 
-def make_model(config: ModelConfig, optimizer_def: Any = None, **options: Any) -> TransformerModel:
-    """The model of a configuration; `options` are those of `TransformerModel`."""
+def make_model(
+    config: ModelConfig,
+    optimizer_def: Any = None,
+    *,
+    action_token_ids: Sequence[int] | None = None,
+    **options: Any,
+) -> TransformerModel:
+    """The model of a configuration.
+
+    Args:
+      config: of a whole model.
+      optimizer_def: kept for the trainer.
+      action_token_ids: the token ids of the levels of an action, for models that write nothing
+        else; others know no difference between tokens.
+      options: of `TransformerModel`.
+    """
+    if not config.writes_text:
+        options["action_token_ids"] = action_token_ids
     return MODELS[type(config)](config, optimizer_def, **options)

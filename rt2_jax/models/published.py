@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rt2_jax.models.config import DecoderOnlyConfig
+from rt2_jax.models.config import DecoderOnlyConfig, TextConfig
 
 PALM_8B = DecoderOnlyConfig(
     vocab_size=256_000,
@@ -42,3 +42,16 @@ GEMMA_2B = DecoderOnlyConfig(
 The table's "feedforward hidden dims" of 32,768 are both input projections together. Released files
 have 256,000 or 256,128 rows of embedding; PaliGemma's has 257,152.
 """
+
+UL2_20B = TextConfig(
+    vocab_size=32_128,
+    embed_dim=4096,
+    encoder_layers=32,
+    decoder_layers=32,
+    num_heads=16,
+    head_dim=256,
+    mlp_dim=16_384,
+    mlp_activations=("silu", "linear"),
+    tie_embeddings=True,
+)
+"""UL2-20B (Tay et al. 2023) as released: the configuration of google/ul2, T5X's on Vertex AI."""

@@ -6,8 +6,8 @@ import dataclasses
 import types
 from collections.abc import Mapping
 
-from rt2_jax.models.config import DecoderOnlyConfig, VisionConfig
-from rt2_jax.models.published import GEMMA_2B, PALM_8B
+from rt2_jax.models.config import DecoderOnlyConfig, TextConfig, VisionConfig
+from rt2_jax.models.published import GEMMA_2B, PALM_8B, UL2_20B
 from rt2_jax.models.published_vision import (
     SIGLIP_SO400M_14,
     VIT_22B,
@@ -31,7 +31,7 @@ class PublishedCount:
       elsewhere: parameters that the number includes and the configuration lacks: name -> how many.
     """
 
-    config: VisionConfig | DecoderOnlyConfig
+    config: VisionConfig | TextConfig | DecoderOnlyConfig
     parameters: int
     source: str
     elsewhere: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -76,6 +76,15 @@ PUBLISHED_COUNTS: Mapping[str, PublishedCount] = types.MappingProxyType(
         "PaLM 8B": PublishedCount(PALM_8B, 8_630_000_000, "Chowdhery et al. 2022, table 1"),
         "Gemma 2B": PublishedCount(
             GEMMA_2B, 2_506_434_560, "Gemma Team 2024, table 2: 524,550,144 + 1,981,884,416"
+        ),
+        "Gemma 2B of PaliGemma": PublishedCount(
+            dataclasses.replace(GEMMA_2B, vocab_size=257_152),
+            2_506_434_560,
+            "Gemma Team 2024, table 2; PaliGemma has 1,024 more rows of embedding",
+            {"rows fewer": -1024 * GEMMA_2B.embed_dim},
+        ),
+        "UL2-20B": PublishedCount(
+            UL2_20B, 19_460_000_000, "the released configuration, tied; 19.5B in Tay et al. 2023"
         ),
     }
 )

@@ -26,6 +26,8 @@ from rt2_jax.data.state_text import StateText
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
 from rt2_jax.models.config import ModelConfig, config_from_json, config_to_json
+from rt2_jax.models.make_model import make_model
+from rt2_jax.models.model import TransformerModel
 from rt2_jax.training.checkpoints import read_description
 
 VERSION = 2
@@ -42,6 +44,13 @@ _KEYS = (
     "global_batch_size",
     "example_input",
 )
+# What the input spec has from the model: its field, and the model's.
+_SAME = {
+    "image_slots": "image_slots",
+    "image_size": "image_size",
+    "placeholders_per_image": "placeholders_per_image",
+    "answer_end": "writes_text",
+}
 # What may differ between a run and the checkpoint that it goes on from: always, and where the data
 # may change.
 _OWN = ("code_version", "example_input")
@@ -85,9 +94,17 @@ class RunDescription:
             raise ValueError("RunDescription: a codec and an action vocabulary come together")
         if self.action_vocabulary is not None:
             self.action_vocabulary.check_tokenizer(self.tokenizer)
+        words = [task.info.name for task in self.manifest.tasks if task.info.robot is None]
+        if words and not self.model.writes_text:
+            raise ValueError(f"the model writes actions only, but {', '.join(words)} have answers")
         for task in self.robot_tasks:
             self.action_tokens(task)
             self.state_text(task)
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids there are: the model's, which may be more than the vocabulary's."""
+        return max(self.model.vocab_size, self.tokenizer.vocab_size)
 
     @property
     def robot_tasks(self) -> tuple[TaskInfo, ...]:
@@ -118,6 +135,17 @@ class RunDescription:
           KeyError: its robot has no such numbers, or the manifest no ranges of them.
         """
         return self.manifest.state_text(task, self.inputs.state_fields, self.inputs.state_bins)
+
+    def make_model(self, optimizer_def: Any = None, **options: Any) -> TransformerModel:
+        """The model; `options` are those of `TransformerModel`."""
+        ids = None if self.action_vocabulary is None else self.action_vocabulary.ids
+        return make_model(
+            self.model,
+            optimizer_def,
+            action_token_ids=ids,
+            eos_id=self.tokenizer.eos_id,
+            **options,
+        )
 
     @cached_property
     def model_inputs(self) -> ModelInputs:
@@ -207,8 +235,9 @@ class RunDescription:
         """
         free = _OWN + (_DATA if may_change_data else ())
         theirs = {name: value for name, value in checkpoint.items() if name not in free}
-        if "model" in theirs:  # as it would be written today, with the fields added since
-            theirs["model"] = config_to_json(config_from_json(theirs["model"], f"{where}: model"))
+        # Fields that did not exist when it was written have their defaults.
+        theirs["inputs"] = InputSpec.from_json(theirs["inputs"]).to_json()
+        theirs["model"] = config_to_json(config_from_json(theirs["model"], f"{where}: model"))
         ours = {name: value for name, value in self.to_json().items() if name not in free}
         lines = differences(theirs, ours)
         if may_change_data:
@@ -263,14 +292,19 @@ def check_fits(model: ModelConfig, inputs: InputSpec, tokenizer: Tokenizer) -> N
     Raises:
       ValueError: other image slots or sizes, or a vocabulary larger than the embedding.
     """
-    for name in ("image_slots", "image_size", "placeholders_per_image"):
-        found, expected = getattr(inputs, name), getattr(model, name)
+    for name, field in _SAME.items():
+        found, expected = getattr(inputs, name), getattr(model, field)
         if found != expected:
             raise ValueError(f"InputSpec.{name}: found {found}, but the model has {expected}")
-    if tokenizer.vocab_size > model.vocab_size:
+    if inputs.plan_length and not model.writes_text:
         raise ValueError(
-            f"{type(model.text).__name__}.vocab_size: found {model.vocab_size}, but the vocabulary "
-            f"has {tokenizer.vocab_size} pieces"
+            f"InputSpec.plan_length: found {inputs.plan_length}, but the model writes actions "
+            "only; make it 0"
+        )
+    if 0 < model.vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"vocab_size of the model: found {model.vocab_size}, but the vocabulary has "
+            f"{tokenizer.vocab_size} pieces"
         )
 
 

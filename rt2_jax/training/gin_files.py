@@ -99,14 +99,15 @@ def load_run_config(
 def load_model_config(
     files: Sequence[str], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
 ) -> ModelConfig | None:
-    """The model of gin files that need not describe a whole run; None where they bind none.
+    """The model of gin files that describe a model and no run; None of others.
 
     Arguments and errors are those of `load_run_config`.
     """
     found, texts = _read_all(files, bindings, search_paths)
-    _check(found, whole=False)
-    if ("RunConfig", "model") not in {(each.name, each.parameter) for each in found}:
+    bound = {each.parameter for each in found if each.name == "RunConfig"}
+    if "model" not in bound or "mixture" in bound:
         return None
+    _check(found, whole=False)
     with _parsed(found, texts):
         model = gin.query_parameter("RunConfig.model")
         return model.scoped_configurable_fn()

@@ -10,6 +10,10 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from rt2_jax.data.model_inputs import InputSpec
+from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.make_model import make_model
+from rt2_jax.models.parts import Part, model_parts
 from rt2_jax.training.run import Run
 
 
@@ -74,6 +78,36 @@ def parameter_table(run: Run) -> str:
             (name, " x ".join(map(str, leaf.shape)), str(leaf.dtype), layout, f"{_held(leaf):,}")
         )
     return _table(rows)
+
+
+def parts_table(parts: Sequence[Part]) -> str:
+    """Every part of a model, its parameters and those that were published."""
+    rows = [("part", "parameters", "published", "difference", "source")]
+    for part in parts:
+        source = ("", "", "")
+        if part.published is not None:
+            lacking = ", ".join(part.published.elsewhere)
+            where = f"{part.published.source}{f'; with {lacking}' if lacking else ''}"
+            source = (f"{part.published.parameters:,}", f"{100 * part.difference:+.3f} %", where)
+        rows.append((part.name, f"{part.parameters:,}", *source))
+    rows.append(("all", f"{sum(part.parameters for part in parts):,}", "", "", ""))
+    return _table(rows)
+
+
+def abstract_parts(config: ModelConfig) -> tuple[Part, ...]:
+    """The parts of a model that belongs to no run; shapes are computed, no memory is used."""
+    shapes = InputSpec(
+        config.image_slots,
+        config.image_size,
+        encoder_length=64,
+        decoder_length=12,
+        placeholders_per_image=config.placeholders_per_image,
+    ).batch_shapes(1)
+    model = make_model(config)
+    params = jax.eval_shape(
+        lambda: model.get_initial_variables(jax.random.key(0), shapes)["params"]
+    )
+    return model_parts(config, params)
 
 
 def memory_table(run: Run) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.identity import differences
+from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.batches import MixtureBatches
 from rt2_jax.data.cache import StepSource
 from rt2_jax.data.examples import TaskExamples, mixture_examples
@@ -21,9 +22,8 @@ from rt2_jax.data.locks import only_writer
 from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_caches
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
-from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
+from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
 from rt2_jax.models.config import config_to_json
-from rt2_jax.models.make_model import make_model
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.training.checkpoints import (
     Checkpoints,
@@ -40,7 +40,7 @@ from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.resampling import restore_resampled, stored_model, stored_params
-from rt2_jax.training.run_config import ROUTES, RunConfig
+from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
 
@@ -107,6 +107,8 @@ def prepare(config: RunConfig) -> Run:
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"RunConfig.model_dir: {directory} is a file, expected a folder")
     manifest = _load_manifest(config)
+    if not config.model.writes_text:
+        manifest = manifest.robots()
     caches = open_caches(manifest, config.cache_dir)
     if config.workers and (streams := _streams(manifest, caches)):
         raise ValueError(
@@ -130,6 +132,7 @@ def prepare(config: RunConfig) -> Run:
         state_bins=config.state_bins,
         placeholders_per_image=config.model.placeholders_per_image,
         prompt_end=config.prompt_end,
+        answer_end=config.model.writes_text,
     )
     check_fits(config.model, inputs, tokenizer)
     names = [task.info.name for task in manifest.tasks]
@@ -143,7 +146,7 @@ def prepare(config: RunConfig) -> Run:
     partitioner = Partitioner(make_mesh(config.mesh))
     config.step.check_batch_size(config.global_batch_size, partitioner)
     integers = _integers(config.codec, manifest)
-    vocabulary = ROUTES[config.action_tokens](tokenizer, integers or range(config.codec.count))
+    vocabulary = _action_vocabulary(config, tokenizer, integers or range(config.codec.count))
     model_inputs = ModelInputs(inputs, tokenizer)
     examples = mixture_examples(manifest, caches, model_inputs, config.codec, vocabulary)
     if config.ordinal_action_tokens and not integers:
@@ -163,10 +166,8 @@ def prepare(config: RunConfig) -> Run:
         global_batch_size=config.global_batch_size,
         example_input=model_inputs.observed(example),
     )
-    model = make_model(
-        config.model,
+    model = description.make_model(
         config.optimizer,
-        eos_id=tokenizer.eos_id,
         label_smoothing=config.label_smoothing,
         z_loss=config.z_loss,
         loss_normalizing_factor=config.loss_normalizing_factor,
@@ -267,6 +268,22 @@ def _load_manifest(config: RunConfig) -> Manifest:
             f"rt2 data cache {options} && rt2 data resolve {options}"
         )
     return load_manifest(path)
+
+
+def _action_vocabulary(
+    config: RunConfig, tokenizer: Tokenizer, integers: range
+) -> ActionVocabulary:
+    if config.action_tokens == "integer_pieces":
+        return ActionVocabulary.from_integer_pieces(tokenizer, integers)
+    if config.action_token_corpus is None:
+        return ActionVocabulary.from_rare_pieces(tokenizer, integers)
+    path = pathlib.Path(config.action_token_corpus)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"RunConfig.action_token_corpus: there is no file {path}, expected one text a line"
+        )
+    with path.open(encoding="utf-8") as lines:
+        return ActionVocabulary.from_rare_pieces(tokenizer, integers, lines)
 
 
 def _streams(manifest: Manifest, caches: Sequence[StepSource]) -> dict[str, Any]:

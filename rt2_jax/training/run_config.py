@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
-from rt2_jax.actions.vocabulary import ActionVocabulary
+from rt2_jax.actions.vocabulary import ROUTES
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
@@ -16,11 +16,6 @@ from rt2_jax.training.mesh import MeshShape
 from rt2_jax.training.optimizers import Optimizer
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig
-
-ROUTES: Mapping[str, Callable[..., ActionVocabulary]] = {
-    "integer_pieces": ActionVocabulary.from_integer_pieces,
-    "rare_pieces": ActionVocabulary.from_rare_pieces,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +37,8 @@ class RunConfig:
       vocabulary: a built-in vocabulary's name, or a SentencePiece file.
       codec: how actions are written.
       action_tokens: `integer_pieces` (PaLI-X) or `rare_pieces` (PaLM-E).
+      action_token_corpus: with `rare_pieces`, a text file, one text a line, whose least-used pieces
+        they are; None for the pieces with the lowest scores.
       robot_crop: side of the random crop of robot pictures in training, of the central one later.
       brightness: in training, pictures are multiplied by 1 - brightness to 1 + brightness.
       contrast: the same of their contrast; see `Colours` for all four.
@@ -90,6 +87,7 @@ class RunConfig:
     vocabulary: str = "rt2_8k"
     codec: ActionCodec = UniformBins()
     action_tokens: str = "integer_pieces"
+    action_token_corpus: str | None = None
     robot_crop: float = 1.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -120,6 +118,11 @@ class RunConfig:
             raise ValueError(
                 f"RunConfig.action_tokens: found {self.action_tokens!r}, expected one of "
                 f"{', '.join(ROUTES)}"
+            )
+        if self.action_token_corpus is not None and self.action_tokens != "rare_pieces":
+            raise ValueError(
+                f"RunConfig.action_token_corpus: found {self.action_token_corpus!r} with "
+                f"action_tokens {self.action_tokens!r}, expected it with 'rare_pieces' only"
             )
         if not self.model_dir:
             raise ValueError("RunConfig.model_dir: found '', expected a folder")

@@ -97,6 +97,14 @@ def test_on_the_rare_route_levels_are_the_pieces_of_lowest_score():
     assert ActionVocabulary.from_rare_pieces(WORDS, range(5)).ids == (300, 297, 298, 299, 294)
 
 
+def test_with_a_corpus_they_are_the_pieces_that_it_uses_least():
+    corpus = [" ".join(WORDS.id_to_piece(i).lstrip("\u2581") for i in range(1, 301))] * 2
+    corpus += [" ".join(WORDS.id_to_piece(i).lstrip("\u2581") for i in range(3, 301))]
+    assert ActionVocabulary.from_rare_pieces(WORDS, range(3), corpus).ids[:2] == (1, 2)
+    with pytest.raises(ValueError, match="the corpus has no text"):
+        ActionVocabulary.from_rare_pieces(WORDS, range(3), [])
+
+
 def test_the_rare_route_takes_no_special_piece_and_no_single_character():
     everything = ActionVocabulary.from_rare_pieces(WORDS, range(300))
     assert sorted(everything.ids) == list(range(1, 301))
