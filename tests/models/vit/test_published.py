@@ -11,7 +11,6 @@ from rt2_jax.models.published_counts import PUBLISHED_COUNTS
 from rt2_jax.models.published_vision import SIGLIP_SO400M_14, VIT_22B, VIT_B_16, VIT_E_14
 from rt2_jax.models.vit import VisionTransformer
 
-
 TOWERS = [
     name
     for name, published in PUBLISHED_COUNTS.items()
