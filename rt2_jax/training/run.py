@@ -23,7 +23,7 @@ from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_c
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
-from rt2_jax.models.config import FREE_FIELDS, config_from_json, config_to_json
+from rt2_jax.models.config import FREE_FIELDS, config_to_json
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.training.checkpoints import (
     Checkpoints,
@@ -32,7 +32,6 @@ from rt2_jax.training.checkpoints import (
     checkpoint_path,
     find_checkpoint,
     read_description,
-    restore_params,
 )
 from rt2_jax.training.description import RunDescription, check_fits
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
@@ -41,6 +40,7 @@ from rt2_jax.training.mesh import make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
+from rt2_jax.training.resampling import restore_resampled, stored_model, stored_params
 from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
@@ -185,7 +185,7 @@ def prepare(config: RunConfig) -> Run:
     if config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
         _check_initial(initial, description)
-        check_params(initial, initializer.abstract.params)
+        check_params(initial, stored_params(initial, config.model, initializer.abstract.params))
         _check_initial_model(initial, description)
     return Run(
         config=config,
@@ -333,14 +333,14 @@ def _check_initial(path: pathlib.Path, description: RunDescription) -> None:
         )
 
 
-# What a run may change of the model that it begins with: shapes are checked parameter by parameter.
-_CHANGEABLE = ("dropout_rate", "dtype", "image_slots", "scan_layers", *FREE_FIELDS)
+# What a run may change of the model that it begins with: shapes are checked parameter by parameter,
+# and positions of pictures of another size are resampled.
+_CHANGEABLE = ("dropout_rate", "dtype", "image_size", "image_slots", "scan_layers", *FREE_FIELDS)
 
 
 def _check_initial_model(path: pathlib.Path, description: RunDescription) -> None:
     """Refuses what no shape tells, as another number of heads: weights would mean other things."""
-    theirs = config_to_json(config_from_json(read_description(path).get("model"), f"{path}: model"))
-    ours = config_to_json(description.model)
+    theirs, ours = config_to_json(stored_model(path)), config_to_json(description.model)
     lines = differences(without(theirs, _CHANGEABLE), without(ours, _CHANGEABLE))
     if lines:
         raise ValueError(
@@ -354,7 +354,8 @@ def _new_state(run: Run) -> TrainState:
     abstract = run.initializer.abstract.params
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
     if run.initial_checkpoint is not None:
-        state = state.replace(params=restore_params(run.initial_checkpoint, abstract))
+        params = restore_resampled(run.initial_checkpoint, run.config.model, abstract)
+        state = state.replace(params=params)
     vocabulary = run.description.action_vocabulary
     if run.config.ordinal_action_tokens:
         assert vocabulary is not None  # `prepare` has seen to it

@@ -8,11 +8,20 @@ import pytest
 
 from rt2_jax.models.config import TextConfig, config_from_json, config_to_json, tiny_config
 from rt2_jax.models.published import GEMMA_2B, PALM_8B
+from rt2_jax.models.published_vision import VIT_22B
 
 
 def test_a_configuration_survives_json_text(config):
     text = json.dumps(config_to_json(config))
     assert config_from_json(json.loads(text)) == config
+
+
+def test_what_older_checkpoints_do_not_say_of_a_vision_transformer_is_what_it_was_then(patches):
+    data = config_to_json(patches)
+    for name in ("parallel_block", "qk_norm", "qkv_bias", "norm_bias", "norm_centering"):
+        del data["vision"][name]
+    assert config_from_json(data) == patches
+    assert config_from_json(config_to_json(VIT_22B)) == VIT_22B
 
 
 def test_a_part_alone_survives_json_too(patches):
