@@ -54,7 +54,7 @@ def gradients(layers, length, deterministic=True):
 @pytest.mark.parametrize("scan", [True, False], ids=["scanned", "written out"])
 def test_loss_and_gradients_with_dropout_are_those_of_layers_that_keep_all(scan):
     draw, results = np.random.default_rng(0), {}
-    policies = REMAT if scan else ("none", "full")
+    policies = ("none", "named", "full") if scan else ("none", "full")
     for remat in policies:
         compute, shapes = gradients(Layers(remat, scan, 2), 8, deterministic=False)
         if not results:
