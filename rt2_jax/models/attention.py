@@ -235,7 +235,7 @@ def _rows(
     if bias is not None:
         over = [None if size == 1 else 0 for size in bias.shape[:3]]
         bias = bias.squeeze([axis for axis in range(3) if over[axis] is None])
-    of_seen = 0
+    of_seen: int | None = 0
     if seen is not None and len(seen) == 1:
         seen, of_seen = seen[0], None
     one = functools.partial(_one_head, scale=scale)
@@ -292,7 +292,7 @@ def _block(length: int) -> int:
 def _mesh_axes() -> tuple[Any, Any]:
     """The mesh axes of rows and of heads, by the logical axis rules in use."""
     spec = nn.logical_to_mesh_axes(("batch", "heads"))
-    return tuple(spec) if spec else (None, None)  # type: ignore[return-value]
+    return (spec[0], spec[1]) if spec else (None, None)
 
 
 def _parts(axes: str | tuple[str, ...] | None) -> int:

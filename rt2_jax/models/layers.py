@@ -227,7 +227,8 @@ class Attention(nn.Module):
             bias,
             scale=self.head_dim**-0.5 if self.scaled else 1.0,
             dropout=drop,
-            implementation=self.implementation,
+            # New parameters are made outside of any mesh, and what is computed then is not used.
+            implementation="xla" if self.is_initializing() else self.implementation,
             where="/".join(self.path),
         )
         mixed = checkpoint_name(mixed.reshape(*mixed.shape[:2], -1), ATTENTION_OUTPUT)

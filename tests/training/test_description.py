@@ -163,3 +163,15 @@ def test_a_run_goes_on_with_other_code(description):
         data["example_input"]["encoder_input_tokens"][0] += 1
 
     description.check_same(broken(description.to_json(), change), "there")
+
+
+def test_a_run_goes_on_with_another_way_to_compute_the_same(description):
+    def change(data):
+        data["model"]["attention"], data["model"]["remat"] = "fused", "full"
+
+    description.check_same(broken(description.to_json(), change), "there")
+
+    def change_before_the_fields(data):
+        del data["model"]["attention"], data["model"]["remat"]
+
+    description.check_same(broken(description.to_json(), change_before_the_fields), "there")
