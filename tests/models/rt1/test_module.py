@@ -156,7 +156,7 @@ def test_random_examples_are_learned_by_heart(learned, make_params, make_inputs)
     images, mask, instruction = make_inputs(config, rows=8)
     # Half of them differ in their instructions only.
     images = images.at[4:].set(images[:4])
-    losses = learn(config, make_params(config), images, mask, instruction, steps=150)
+    losses = learn(config, make_params(config), images, mask, instruction, steps=60)
     # What does not read the instruction cannot get below log(2), nearly.
     assert losses[0] > 2 and losses[-1] < 0.3, losses[::10]
 
