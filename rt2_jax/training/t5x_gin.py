@@ -53,7 +53,7 @@ class _Free:
 _Rule = _To | _Only | _Node | _Free
 _FREE = _Free()
 _EVALUATE = "no evaluation runs inside training; set it to None and run `rt2 eval` on MODEL_DIR"
-_NONE = (None, (), [])
+_NONE: tuple[Any, ...] = (None, (), [])
 _NO_RESTORE = (
     "a checkpoint gives parameters only, at step 0: set path = [] and give "
     "--gin.RunConfig.initial_checkpoint=PATH; a run goes on by itself from its MODEL_DIR"
@@ -195,7 +195,7 @@ _REQUIRED_OF_T5X = {
     "utils.SaveCheckpointConfig": ("period",),
 }
 # T5X's defaults, where ours are others.
-_DEFAULTS = {
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "utils.SaveCheckpointConfig": {"keep": None},
     "partitioning.standard_logical_axis_rules": {"parameter_partitioning_dims": 1},
 }
