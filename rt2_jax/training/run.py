@@ -76,8 +76,8 @@ class Run:
     batch_shapes: Mapping[str, tuple[int, ...]]
     initial_checkpoint: pathlib.Path | None
 
-    def batches(self) -> MixtureBatches:
-        """This process's part of the run's batches."""
+    def batches(self, host: int | None = None, hosts: int | None = None) -> MixtureBatches:
+        """This process's part of the run's batches, or another one's of `hosts`."""
         make: Callable[..., MixtureBatches] = functools.partial(
             MixtureBatches, workers=self.config.workers
         )
@@ -91,8 +91,8 @@ class Run:
             seed=self.config.data_seed,
             global_batch_size=self.config.global_batch_size,
             may_change=self.config.may_change_data,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            host=jax.process_index() if host is None else host,
+            hosts=jax.process_count() if hosts is None else hosts,
         )
 
 
