@@ -1,0 +1,184 @@
+"""Reading published names: strict, complete, and back again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rt2_jax.convert import (
+    decoder_only_map,
+    efficientnet_map,
+    encoder_decoder_map,
+    paligemma_map,
+    published_paligemma_names,
+    read_parameters,
+    siglip_map,
+    under,
+    vit_map,
+    write_parameters,
+)
+from rt2_jax.models.config import (
+    DecoderOnlyConfig,
+    TextConfig,
+    VisionConfig,
+    VisionLanguageConfig,
+)
+from rt2_jax.models.decoder_only import DecoderOnly
+from rt2_jax.models.layer_stack import unstack_layers
+from rt2_jax.models.rt1.config import EfficientNetConfig
+from rt2_jax.models.rt1.efficientnet import EfficientNet
+from rt2_jax.models.vision_language import VisionLanguageModule
+from rt2_jax.models.vit import VisionTransformer
+
+VISION = VisionConfig((8, 8), 4, 8, 2, 2, 12)
+TEXT = TextConfig(12, 8, 2, 3, 2, 6, 10, relative_bias_per_layer=True)
+LANGUAGE = DecoderOnlyConfig(12, 8, 2, 4, 2, 4, 10, tie_embeddings=False)
+NET = EfficientNetConfig((64, 64), width=0.25, depth=0.5, norm="frozen_batch")
+
+TOKENS = jax.ShapeDtypeStruct((1, 3), jnp.int32)
+MODELS = {
+    "encoder-decoder": (
+        encoder_decoder_map(TEXT),
+        VisionLanguageModule(VisionLanguageConfig(VISION, TEXT)),
+        (None, None, TOKENS, TOKENS),
+    ),
+    "decoder-only": (decoder_only_map(LANGUAGE), DecoderOnly(LANGUAGE), (TOKENS,)),
+    "vit": (
+        vit_map(VISION),
+        VisionTransformer(VISION, jnp.float32, True),
+        (jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.uint8),),
+    ),
+    "siglip": (
+        siglip_map(VISION),
+        VisionTransformer(VISION, jnp.float32, True),
+        (jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.uint8),),
+    ),
+    "efficientnet": (
+        efficientnet_map(NET),
+        EfficientNet(NET, jnp.float32),
+        (jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8), None),
+    ),
+}
+
+
+def arrays_of(entries):
+    draw = np.random.default_rng(0)
+    return {entry.name: draw.normal(size=entry.shape).astype(np.float32) for entry in entries}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_map_makes_exactly_the_tree_of_the_model(name):
+    entries, module, inputs = MODELS[name]
+    boxed = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    wanted = jax.tree.map(lambda box: box.value.shape, boxed, is_leaf=lambda x: hasattr(x, "names"))
+    params = read_parameters(entries, arrays_of(entries))
+    assert jax.tree.map(np.shape, params) == wanted
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_what_was_read_is_written_back(name, scan_layers):
+    entries = MODELS[name][0]
+    arrays = arrays_of(entries)
+    params = read_parameters(entries, arrays, scan_layers=scan_layers)
+    written = write_parameters(entries, params, scan_layers=scan_layers)
+    read = {entry.name for entry in entries if entry.path}
+    assert written.keys() == read
+    assert all(np.array_equal(written[each], arrays[each]) for each in read)
+
+
+@pytest.mark.parametrize("name", ["encoder-decoder", "decoder-only", "vit"])
+def test_layers_written_out_are_those_of_the_stack(name):
+    entries = MODELS[name][0]
+    arrays = arrays_of(entries)
+    stacked = unstack_layers(read_parameters(entries, arrays))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        stacked,
+        read_parameters(entries, arrays, scan_layers=False),
+    )
+
+
+def test_all_that_does_not_fit_stands_in_one_error():
+    entries = decoder_only_map(LANGUAGE)
+    arrays = arrays_of(entries)
+    del arrays["model.layers.1.mlp.up_proj.weight"]
+    arrays["model.norm.weight"] = np.zeros(9)
+    arrays["model.norm.bias"] = np.zeros(8)
+    with pytest.raises(ValueError) as error:
+        read_parameters(entries, arrays)
+    message = str(error.value)
+    assert message.startswith("weights: 3 do not fit the map")
+    assert "missing: model.layers.1.mlp.up_proj.weight (10, 8)" in message
+    assert "shape: model.norm.weight: found (9,), expected (8,)" in message
+    assert "unknown: model.norm.bias (8,)" in message
+
+
+def test_a_long_error_is_cut_with_its_count():
+    with pytest.raises(ValueError, match=r"weights: 21 do not fit(.|\n)*\n  and 1 more$"):
+        read_parameters(decoder_only_map(LANGUAGE), {})
+
+
+def test_a_layer_too_many_is_an_error():
+    deeper = DecoderOnlyConfig(12, 8, 3, 4, 2, 4, 10, tie_embeddings=False)
+    with pytest.raises(ValueError, match=r"unknown: model\.layers\.2\.input_layernorm"):
+        read_parameters(decoder_only_map(LANGUAGE), arrays_of(decoder_only_map(deeper)))
+
+
+def test_what_is_left_out_is_named():
+    entries = under(siglip_map(VISION), "vision_model.")
+    arrays = {**arrays_of(entries), "text_model.x": np.zeros(3), "logit_scale": np.zeros(1)}
+    read_parameters(entries, arrays, leave_out=("text_model.", "logit_"))
+    with pytest.raises(ValueError, match="unknown: logit_scale"):
+        read_parameters(entries, arrays, leave_out=("text_model.",))
+    with pytest.raises(ValueError, match="no name begins with 'head'"):
+        read_parameters(entries, arrays, leave_out=("text_model.", "logit_", "head"))
+    with pytest.raises(ValueError, match=r"'vision_model\.post' covers vision_model\.post_layerno"):
+        read_parameters(entries, arrays, leave_out=("text_model.", "logit_", "vision_model.post"))
+
+
+def test_a_copy_must_be_equal():
+    entries = encoder_decoder_map(TEXT)
+    arrays = arrays_of(entries)
+    read_parameters(entries, {**arrays, "encoder.embed_tokens.weight": arrays["shared.weight"]})
+    with pytest.raises(ValueError, match=r"not equal: encoder\.embed_tokens\.weight is to be a"):
+        read_parameters(entries, {**arrays, "encoder.embed_tokens.weight": np.zeros((12, 8))})
+
+
+def test_a_tree_of_another_configuration_is_not_written():
+    entries = decoder_only_map(LANGUAGE)
+    params = read_parameters(entries, arrays_of(entries))
+    params["more"] = np.zeros(3)
+    del params["logits_dense"]
+    params["decoder"]["decoder_norm"]["scale"] = np.zeros(3)
+    with pytest.raises(ValueError) as error:
+        write_parameters(entries, params)
+    assert "missing: logits_dense/kernel for lm_head.weight" in str(error.value)
+    assert "shape: decoder/decoder_norm/scale (3,) for model.norm.weight (8,)" in str(error.value)
+    assert "unknown: more" in str(error.value)
+
+
+def test_models_without_a_published_form_are_refused():
+    with pytest.raises(ValueError, match="parallel_block True"):
+        decoder_only_map(DecoderOnlyConfig(12, 8, 2, 4, 2, 4, 10, parallel_block=True))
+    with pytest.raises(ValueError, match="stem='conv'.*, expected"):
+        siglip_map(VisionConfig((8, 8), 4, 8, 2, 2, 12, stem="conv"))
+    with pytest.raises(ValueError, match="norm: found 'group'"):
+        efficientnet_map(EfficientNetConfig((64, 64)))
+
+
+def test_paligemma_is_read_under_all_its_names():
+    entries = paligemma_map(VISION, LANGUAGE)
+    published = arrays_of(entries)
+    assert published_paligemma_names(published).keys() == published.keys()
+    later = {  # transformers 5 in memory
+        name.replace("vision_tower.vision_model.", "model.vision_tower.")
+        .replace("multi_modal_projector.", "model.multi_modal_projector.")
+        .replace("language_model.model.", "model.language_model.")
+        .replace("language_model.lm_head.", "lm_head."): array
+        for name, array in published.items()
+    }
+    assert later.keys() != published.keys()
+    params = read_parameters(entries, published_paligemma_names(later))
+    assert params.keys() == {"vision", "vision_projection", "language"}
