@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "hugging_face_efficientnet": ["efficientnet_map"],
         "hugging_face_text": ["decoder_only_map", "encoder_decoder_map"],
         "hugging_face_vision": ["siglip_map", "vit_map", "without_class_token"],
-        "name_map": ["Entry", "read_parameters", "under", "write_parameters"],
+        "name_map": ["Entry", "first_rows", "read_parameters", "under", "write_parameters"],
         "paligemma": ["paligemma_map", "published_paligemma_names"],
         "safetensors_file": ["load_safetensors"],
     },

@@ -12,8 +12,8 @@ def encoder_decoder_map(config: TextConfig) -> tuple[Entry, ...]:
     """T5 1.0, T5 1.1, mT5, UL2, and umT5 with `relative_bias_per_layer`.
 
     The tree is that of `token_embedder`, `encoder` and `decoder` of `VisionLanguageModule`. Files
-    of T5 1.0 hold `decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight` too, which
-    nothing reads: name it in `leave_out`.
+    of T5 1.0 hold "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight" too,
+    which nothing reads: name it in `leave_out`.
     """
     return tuple(_encoder_decoder(config))
 

@@ -76,6 +76,19 @@ def under(entries: Iterable[Entry], name: str = "", path: Sequence[str] = ()) ->
     )
 
 
+def first_rows(arrays: Mapping[str, np.ndarray], name: str, rows: int) -> dict[str, np.ndarray]:
+    """The same arrays with the first `rows` rows of one: of an embedding that was made longer.
+
+    Raises:
+      KeyError, ValueError: there is no such array, or it has fewer rows.
+    """
+    if name not in arrays:
+        raise KeyError(f"{name}: no such array; there are {', '.join(sorted(arrays)[:5])}, ...")
+    if len(arrays[name]) < rows:
+        raise ValueError(f"{name}: found {len(arrays[name])} rows, expected {rows} or more")
+    return {**arrays, name: arrays[name][:rows]}
+
+
 def read_parameters(
     entries: Sequence[Entry],
     arrays: Mapping[str, np.ndarray],

@@ -10,7 +10,7 @@ import numpy as np
 from rt2_jax.convert.hugging_face_text import decoder_only_map
 from rt2_jax.convert.hugging_face_vision import siglip_map
 from rt2_jax.convert.name_map import Entry, under
-from rt2_jax.models.config import DecoderOnlyConfig, VisionConfig
+from rt2_jax.models.config import DecoderVisionLanguageConfig
 
 _SPELLINGS = (
     (r"model\.(vision_tower|multi_modal_projector|language_model)\.", r"\1."),
@@ -20,8 +20,13 @@ _SPELLINGS = (
 )
 
 
-def paligemma_map(vision: VisionConfig, language: DecoderOnlyConfig) -> tuple[Entry, ...]:
-    """The published names -> `vision`, `vision_projection` and `language`."""
+def paligemma_map(config: DecoderVisionLanguageConfig) -> tuple[Entry, ...]:
+    """The tree of `DecoderVisionLanguageModule`, of a file with the names that Google published.
+
+    Its embedding has 257,216 rows there, of which 257,152 are PaliGemma's: see `first_rows`. A
+    model with several image slots has a `slot_embedding` besides, which no published file has.
+    """
+    vision, language = config.vision, config.text
     projector, path = "multi_modal_projector.linear", ("vision_projection",)
     shape = (language.embed_dim, vision.embed_dim)
     return (

@@ -343,6 +343,7 @@ REGISTRY: Mapping[str, type[Config]] = {
     )
 }
 _LATER: Mapping[str, tuple[str, ...]] = {
+    "TextConfig": ("relative_bias_per_layer",),
     "VisionConfig": ("parallel_block", "qk_norm", "qkv_bias", "norm_bias", "norm_centering"),
 }
 """Fields that older checkpoints lack: they have their defaults there."""

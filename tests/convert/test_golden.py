@@ -27,13 +27,15 @@ from rt2_jax.convert import (
 )
 from rt2_jax.convert.hugging_face_vision import CLASS_TOKEN, POSITIONS
 from rt2_jax.models.config import (
+    PLACEHOLDER,
     DecoderOnlyConfig,
+    DecoderVisionLanguageConfig,
     TextConfig,
     VisionConfig,
     VisionLanguageConfig,
 )
 from rt2_jax.models.decoder_only import DecoderOnly
-from rt2_jax.models.layers import Dense
+from rt2_jax.models.decoder_vision_language import DecoderVisionLanguageModule
 from rt2_jax.models.rt1.config import EfficientNetConfig
 from rt2_jax.models.rt1.efficientnet import EfficientNet
 from rt2_jax.models.vision_language import VisionLanguageModule
@@ -238,28 +240,23 @@ def test_logits_of_a_decoder(case, golden, record_property):
 
 @pytest.mark.parametrize("case", cases("paligemma"))
 def test_logits_of_paligemma(case, golden, record_property):
-    vision = vision_config(case.config["vision_config"])
-    language = language_config(case.config["text_config"])
-    entries = paligemma_map(vision, language)
-    params = params_of(case, golden, entries, published_paligemma_names)
-    pictures = jnp.asarray(case.pictures())
-    seen = apply(
-        VisionTransformer(vision, jnp.float32, True), "__call__", params["vision"], pictures
+    config = DecoderVisionLanguageConfig(
+        vision_config(case.config["vision_config"]), language_config(case.config["text_config"])
     )
-    projection = Dense(language.embed_dim, ("mlp", "embed"), jnp.float32, True)
-    seen = projection.apply({"params": params["vision_projection"]}, seen)
-    prefix, rest = case.lengths
-    tokens = np.pad(case.tokens("tokens", prefix + rest), ((0, 0), (vision.num_tokens, 0)))
-    places = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    params = params_of(case, golden, paligemma_map(config), published_paligemma_names)
+    (prefix, rest), places = case.lengths, config.vision.num_tokens
+    tokens = np.pad(
+        case.tokens("tokens", prefix + rest), ((0, 0), (places, 0)), constant_values=PLACEHOLDER
+    )
+    inside = np.broadcast_to(np.arange(tokens.shape[1]) < places + prefix, tokens.shape)
     found = apply(
-        DecoderOnly(language),
+        DecoderVisionLanguageModule(config),
         "__call__",
-        params["language"],
+        params,
+        jnp.asarray(case.pictures()[:, None]),
+        jnp.ones((case.rows, 1), bool),
         jnp.asarray(tokens, jnp.int32),
-        jnp.asarray(places < vision.num_tokens + prefix, jnp.int32),
-        jnp.ones(tokens.shape, bool),
-        seen,
-        jnp.asarray(places < vision.num_tokens),
+        jnp.asarray(inside, jnp.int32),
     )
     check(found, golden, case, record_property)
 

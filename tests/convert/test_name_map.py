@@ -1,5 +1,8 @@
 """Reading published names: strict, complete, and back again."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from rt2_jax.convert import (
     decoder_only_map,
     efficientnet_map,
     encoder_decoder_map,
+    first_rows,
     paligemma_map,
     published_paligemma_names,
     read_parameters,
@@ -19,13 +23,17 @@ from rt2_jax.convert import (
 )
 from rt2_jax.models.config import (
     DecoderOnlyConfig,
+    DecoderVisionLanguageConfig,
     TextConfig,
     VisionConfig,
     VisionLanguageConfig,
 )
 from rt2_jax.models.decoder_only import DecoderOnly
+from rt2_jax.models.decoder_vision_language import DecoderVisionLanguageModule
 from rt2_jax.models.layer_stack import unstack_layers
-from rt2_jax.models.rt1.config import EfficientNetConfig
+from rt2_jax.models.published import GEMMA_2B
+from rt2_jax.models.published_vision import SIGLIP_SO400M_14
+from rt2_jax.models.rt1.config import RT1_35M, EfficientNetConfig
 from rt2_jax.models.rt1.efficientnet import EfficientNet
 from rt2_jax.models.vision_language import VisionLanguageModule
 from rt2_jax.models.vit import VisionTransformer
@@ -36,7 +44,18 @@ LANGUAGE = DecoderOnlyConfig(12, 8, 2, 4, 2, 4, 10, tie_embeddings=False)
 NET = EfficientNetConfig((64, 64), width=0.25, depth=0.5, norm="frozen_batch")
 
 TOKENS = jax.ShapeDtypeStruct((1, 3), jnp.int32)
+WHOLE = DecoderVisionLanguageConfig(VISION, LANGUAGE)
+PALIGEMMA = (paligemma_map(WHOLE), DecoderVisionLanguageModule(WHOLE))
 MODELS = {
+    "paligemma": (
+        *PALIGEMMA,
+        (
+            jax.ShapeDtypeStruct((1, 1, 8, 8, 3), jnp.uint8),
+            jax.ShapeDtypeStruct((1, 1), jnp.bool_),
+            TOKENS,
+            TOKENS,
+        ),
+    ),
     "encoder-decoder": (
         encoder_decoder_map(TEXT),
         VisionLanguageModule(VisionLanguageConfig(VISION, TEXT)),
@@ -138,6 +157,45 @@ def test_what_is_left_out_is_named():
         read_parameters(entries, arrays, leave_out=("text_model.", "logit_", "vision_model.post"))
 
 
+@pytest.mark.parametrize(
+    ("entries", "weights"),
+    [
+        # google/t5-v1_1-xl
+        (encoder_decoder_map(TextConfig(32_128, 2048, 24, 24, 32, 64, 5120)), 2_849_757_184),
+        # google/gemma-2b
+        (decoder_only_map(dataclasses.replace(GEMMA_2B, vocab_size=256_000)), 2_506_172_416),
+        # google/paligemma-3b-pt-224
+        (
+            paligemma_map(
+                DecoderVisionLanguageConfig(
+                    SIGLIP_SO400M_14, dataclasses.replace(GEMMA_2B, vocab_size=257_216)
+                )
+            ),
+            2_923_466_480,
+        ),
+        # keras.applications.EfficientNetB3, without the 7 numbers of its picture norm
+        (efficientnet_map(RT1_35M.vision), 10_783_535 - 7),
+    ],
+    ids=["t5-v1_1-xl", "gemma-2b", "paligemma-3b", "efficientnet-b3"],
+)
+def test_maps_of_published_models_hold_the_published_number_of_weights(entries, weights):
+    assert sum(math.prod(entry.shape) for entry in entries if entry.path) == weights
+
+
+def test_rows_that_were_added_to_an_embedding_are_left_out_on_purpose():
+    entries = decoder_only_map(LANGUAGE)
+    name, wide = "model.embed_tokens.weight", np.random.default_rng(0).normal(size=(15, 8))
+    arrays = {**arrays_of(entries), name: wide}
+    with pytest.raises(ValueError, match=r"found \(15, 8\), expected \(12, 8\)"):
+        read_parameters(entries, arrays)
+    params = read_parameters(entries, first_rows(arrays, name, 12))
+    np.testing.assert_allclose(params["token_embedder"]["embedding"], wide[:12], rtol=1e-6)
+    with pytest.raises(ValueError, match="found 15 rows, expected 16 or more"):
+        first_rows(arrays, name, 16)
+    with pytest.raises(KeyError, match="shared: no such array"):
+        first_rows(arrays, "shared", 12)
+
+
 def test_a_copy_must_be_equal():
     entries = encoder_decoder_map(TEXT)
     arrays = arrays_of(entries)
@@ -169,7 +227,7 @@ def test_models_without_a_published_form_are_refused():
 
 
 def test_paligemma_is_read_under_all_its_names():
-    entries = paligemma_map(VISION, LANGUAGE)
+    entries = PALIGEMMA[0]
     published = arrays_of(entries)
     assert published_paligemma_names(published).keys() == published.keys()
     later = {  # transformers 5 in memory
