@@ -165,7 +165,8 @@ def write_parameters(
 def _check(
     entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], leave_out: Sequence[str]
 ) -> None:
-    problems, known = [], set()
+    problems: list[str] = []
+    known: set[str] = set()
     for entry in entries:
         known.update((entry.name, *entry.copies))
         if entry.name not in arrays:

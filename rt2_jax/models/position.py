@@ -66,7 +66,8 @@ class RelativePositionBias(nn.Module):
           int32 [B or 1, Q, K], and the tables float32 [layers, heads, buckets], of which
           `bias_of_buckets` makes the bias inside of a layer: all of them together would be large.
         """
-        shape, axes = (self.num_heads, self.num_buckets), ("heads", "relpos_buckets")
+        shape: tuple[int, ...] = (self.num_heads, self.num_buckets)
+        axes: tuple[str, ...] = ("heads", "relpos_buckets")
         if self.num_layers is not None:
             # Where T5X's scanned umT5 has its layers.
             shape = (*shape[:LAYER_AXIS], self.num_layers, *shape[LAYER_AXIS:])
