@@ -1,0 +1,1 @@
+"""RT-1 (Brohan et al. 2022), the robot policy that RT-2 is compared with."""
