@@ -1,12 +1,15 @@
 """Reading published names: strict, complete, and back again."""
 
 import dataclasses
+import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from rt2_jax.convert import (
     decoder_only_map,
@@ -33,8 +36,9 @@ from rt2_jax.models.decoder_vision_language import DecoderVisionLanguageModule
 from rt2_jax.models.layer_stack import unstack_layers
 from rt2_jax.models.published import GEMMA_2B
 from rt2_jax.models.published_vision import SIGLIP_SO400M_14
-from rt2_jax.models.rt1.config import RT1_35M, EfficientNetConfig
+from rt2_jax.models.rt1.config import RT1_35M, EfficientNetConfig, RT1Config
 from rt2_jax.models.rt1.efficientnet import EfficientNet
+from rt2_jax.models.rt1.module import RT1Module
 from rt2_jax.models.vision_language import VisionLanguageModule
 from rt2_jax.models.vit import VisionTransformer
 
@@ -46,16 +50,12 @@ NET = EfficientNetConfig((64, 64), width=0.25, depth=0.5, norm="frozen_batch")
 TOKENS = jax.ShapeDtypeStruct((1, 3), jnp.int32)
 WHOLE = DecoderVisionLanguageConfig(VISION, LANGUAGE)
 PALIGEMMA = (paligemma_map(WHOLE), DecoderVisionLanguageModule(WHOLE))
+PICTURES = (
+    jax.ShapeDtypeStruct((1, 1, 8, 8, 3), jnp.uint8),
+    jax.ShapeDtypeStruct((1, 1), jnp.bool_),
+)
 MODELS = {
-    "paligemma": (
-        *PALIGEMMA,
-        (
-            jax.ShapeDtypeStruct((1, 1, 8, 8, 3), jnp.uint8),
-            jax.ShapeDtypeStruct((1, 1), jnp.bool_),
-            TOKENS,
-            TOKENS,
-        ),
-    ),
+    "paligemma": (*PALIGEMMA, (*PICTURES, TOKENS, TOKENS)),
     "encoder-decoder": (
         encoder_decoder_map(TEXT),
         VisionLanguageModule(VisionLanguageConfig(VISION, TEXT)),
@@ -85,14 +85,40 @@ def arrays_of(entries):
     return {entry.name: draw.normal(size=entry.shape).astype(np.float32) for entry in entries}
 
 
+def shapes_of(module, *inputs):
+    """Of the parameters of a new model, by path."""
+    boxed = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    flat = flatten_dict(boxed, is_leaf=lambda _, leaf: hasattr(leaf, "names"))
+    return {path: box.value.shape for path, box in flat.items()}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_map_makes_exactly_the_tree_of_the_model(name):
     entries, module, inputs = MODELS[name]
-    boxed = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    wanted = jax.tree.map(lambda box: box.value.shape, boxed, is_leaf=lambda x: hasattr(x, "names"))
-    params = read_parameters(entries, arrays_of(entries))
-    assert jax.tree.map(np.shape, params) == wanted
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+    params = flatten_dict(read_parameters(entries, arrays_of(entries)))
+    found = {path: leaf.shape for path, leaf in params.items()}
+    assert found == shapes_of(module, *inputs)
+    assert {leaf.dtype for leaf in params.values()} == {np.dtype(np.float32)}
+
+
+def test_parts_from_several_files_make_a_whole_model():
+    vision = under(vit_map(VISION), path=("vision",))
+    pictures = (*PICTURES, TOKENS, TOKENS)
+    wanted = shapes_of(VisionLanguageModule(VisionLanguageConfig(VISION, TEXT)), *pictures)
+    found = {entry.path for entry in (*vision, *encoder_decoder_map(TEXT)) if entry.path}
+    assert {path for path in wanted if path not in found} == {
+        ("vision_projection", "kernel"),
+        ("vision_projection", "bias"),
+    }
+    config = RT1Config(NET, image_slots=(("front", 0),), num_layers=1)
+    instruction = jax.ShapeDtypeStruct((1, 512), jnp.float32)
+    large = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.uint8)
+    init = functools.partial(RT1Module(config).init, num_action_tokens=1)
+    wanted = shapes_of(types.SimpleNamespace(init=init), large, PICTURES[1], instruction)
+    net = under(efficientnet_map(NET), path=("image_tokenizer", "efficientnet"))
+    found = {entry.path for entry in net if entry.path}
+    missing = {path for path in wanted if path[:2] == net[0].path[:2]} - found
+    assert found <= wanted.keys() and {path[2][:5] for path in missing} == {"film_"}
 
 
 @pytest.mark.parametrize("name", MODELS)

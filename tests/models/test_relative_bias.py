@@ -66,11 +66,3 @@ def test_scanned_and_unrolled_layers_agree(logits, params):
     unrolled = dataclasses.replace(EACH, scan_layers=False)
     found = logits(unrolled, unstack_layers(params))
     np.testing.assert_allclose(found, logits(EACH, params), atol=1e-5)
-
-
-def test_cached_decoding_equals_the_full_pass(apply, logits, params):
-    encoded = apply(EACH, "encode", params, *INPUTS[:3])
-    first, cache = apply(EACH, "decode", params, *encoded, INPUTS[3][:, :2])
-    rest, _ = apply(EACH, "decode_step", params, INPUTS[3][:, 2:], cache.extended(4))
-    found = np.concatenate([first, rest], axis=1)
-    np.testing.assert_allclose(found, logits(EACH, params), atol=1e-5)
