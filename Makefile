@@ -2,6 +2,7 @@
 # chooses the interpreter that makes it.
 
 VENV ?= .venv
+GOLDEN_VENV ?= .venv-golden
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell \
 	$(name) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $(name))))
@@ -11,7 +12,7 @@ TESTS ?= not slow
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help test check-long demo docs format clean
+.PHONY: help test check-long demo docs golden format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,12 +32,18 @@ docs: $(INSTALLED) ## write what is generated: docs/features.md, docs/gin.md, do
 	$(BIN)/python docs/model_sizes.py
 	$(BIN)/python docs/robot_data.py
 
+golden: ## write tests/parity/golden.npz again, with transformers and torch in .venv-golden
+	$(PYTHON) -m venv $(GOLDEN_VENV)
+	$(GOLDEN_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r tests/parity/requirements.txt
+	$(GOLDEN_VENV)/bin/python tests/parity/make_golden.py
+
 format: $(INSTALLED) ## ruff: format, and mend what it can
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
 clean: ## remove the virtual environment and all caches
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf .venv .venv-golden build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache packages/rt2_client/build packages/rt2_client/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

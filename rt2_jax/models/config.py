@@ -119,6 +119,8 @@ class TextConfig:
       relative_max_distance: beyond it all distances share a bucket.
       tie_embeddings: the output layer is the embedding (T5 1.0, UL2-20B) instead of its own.
       dropout_rate: in training.
+      relative_bias_per_layer: every layer has a relative position bias of its own (umT5) instead of
+        one for the encoder and one for the decoder.
     """
 
     vocab_size: int
@@ -133,6 +135,7 @@ class TextConfig:
     relative_max_distance: int = 128
     tie_embeddings: bool = False
     dropout_rate: float = 0.0
+    relative_bias_per_layer: bool = False
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "embed_dim", "encoder_layers", "decoder_layers", "num_heads")
@@ -355,6 +358,7 @@ REGISTRY: Mapping[str, type[Config]] = {
     )
 }
 _LATER: Mapping[str, tuple[str, ...]] = {
+    "TextConfig": ("relative_bias_per_layer",),
     "VisionConfig": ("parallel_block", "qk_norm", "qkv_bias", "norm_bias", "norm_centering"),
     "VisionLanguageConfig": ("remat", "attention"),
 }

@@ -20,6 +20,7 @@ from rt2_jax.models.layers import (
     EncoderLayer,
     Mlp,
     RMSNorm,
+    bias_of_buckets,
     constrain,
     dropout,
 )
@@ -82,7 +83,7 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        cached: LayerCache | None,
+        mine: tuple[LayerCache | None, jax.Array | None],
         encoded: jax.Array | None,
         write_at: jax.Array | None,
         mask: jax.Array,
@@ -90,15 +91,16 @@ class DecoderLayer(nn.Module):
         encoder_mask: jax.Array,
         deterministic: bool,
     ) -> tuple[jax.Array, LayerCache]:
-        """Without `cached`, keys and values come from `x` and `encoded`; with it, `x` is added.
+        """Without a cache, keys and values come from `x` and `encoded`; with it, `x` is added.
 
         Args:
           x: [B, Q, E].
-          cached: this layer's, or None.
+          mine: this layer's cache, or None; and its table of relative position biases, float32
+            [heads, buckets], or None where all layers share one.
           encoded: [B, S, E], or None with a cache.
           write_at: int32 [B, Q], the places of `x` in the cache, or None without one.
           mask: bool [B or 1, 1, Q, K].
-          bias: float32 [B or 1, heads, Q, K].
+          bias: float32 [B or 1, heads, Q, K]; with a table int32 [B or 1, Q, K], the buckets.
           encoder_mask: bool [B, 1, 1, S].
           deterministic: no dropout.
 
@@ -106,6 +108,9 @@ class DecoderLayer(nn.Module):
           [B, Q, E], and the layer's part of the cache.
         """
         config, drop = self.config, dropout(self.config.dropout_rate)
+        cached, relative_table = mine
+        if relative_table is not None:
+            bias = bias_of_buckets(relative_table, bias)
         attend = functools.partial(
             Attention,
             num_heads=config.num_heads,
@@ -159,11 +164,12 @@ class Encoder(nn.Module):
         """[B, S, E] with mask bool [B, S] -> [B, S, E]."""
         config, drop = self.config, dropout(self.config.dropout_rate)
         places = jnp.arange(x.shape[1])[None]
-        bias = RelativePositionBias(
+        bias, tables = RelativePositionBias(
             config.num_heads,
             config.relative_buckets,
             config.relative_max_distance,
             bidirectional=True,
+            num_layers=config.encoder_layers if config.relative_bias_per_layer else None,
             name="relpos_bias",
         )(places, places)
         layers = apply_layers(
@@ -182,7 +188,7 @@ class Encoder(nn.Module):
             self.remat,
         )
         x = drop(constrain(x), deterministic)
-        x, _ = layers(x, None, mask[:, None, None, :], bias, deterministic)
+        x, _ = layers(x, tables, mask[:, None, None, :], bias, deterministic)
         return drop(RMSNorm(self.dtype, name="encoder_norm")(x), deterministic)
 
 
@@ -214,11 +220,12 @@ class Decoder(nn.Module):
         places = steps if cache is None else cache.positions[:, None] + steps
         length = x.shape[1] if cache is None else cache.layers.keys.shape[2]
         all_places = jnp.arange(length)[None]
-        bias = RelativePositionBias(
+        bias, tables = RelativePositionBias(
             config.num_heads,
             config.relative_buckets,
             config.relative_max_distance,
             bidirectional=False,
+            num_layers=config.decoder_layers if config.relative_bias_per_layer else None,
             name="relpos_bias",
         )(places, all_places)
         mask = (all_places[:, None, :] <= places[:, :, None])[:, None]
@@ -235,7 +242,7 @@ class Decoder(nn.Module):
         )
         x, kept = layers(
             drop(constrain(x), deterministic),
-            None if cache is None else cache.layers,
+            (None if cache is None else cache.layers, tables),
             encoded,
             None if cache is None else places,
             mask,

@@ -273,12 +273,18 @@ class EncoderLayer(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mine: None,
+        relative_table: jax.Array | None,
         mask: jax.Array | None,
         bias: jax.Array | None,
         deterministic: bool,
     ) -> tuple[jax.Array, None]:
-        """[B, L, E] -> [B, L, E]; `mask` and `bias` as `Attention` takes them."""
+        """[B, L, E] -> [B, L, E]; `mask` and `bias` as `Attention` takes them.
+
+        With `relative_table`, float32 [heads, buckets], `bias` is int32 [B, Q, K], the buckets.
+        """
+        if relative_table is not None:
+            assert bias is not None, "a table of biases needs the buckets of all distances"
+            bias = bias_of_buckets(relative_table, bias)
         drop = dropout(self.dropout_rate)
         attention = Attention(
             num_heads=self.num_heads,
@@ -331,6 +337,11 @@ class TokenEmbedder(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """int32 [B, L] -> [B, L, E]."""
         return jnp.take(self.embedding, tokens, axis=0).astype(self.dtype)
+
+
+def bias_of_buckets(table: jax.Array, buckets: jax.Array) -> jax.Array:
+    """[heads, buckets] at int32 [B, Q, K] -> [B, heads, Q, K]: a bias of attention logits."""
+    return jnp.moveaxis(jnp.take(table, buckets, axis=1), 0, 1)
 
 
 def dropout(rate: float) -> nn.Dropout:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rt2_jax.models.layers import partitioned
+from rt2_jax.models.layer_stack import LAYER_AXIS
+from rt2_jax.models.layers import bias_of_buckets, partitioned
 
 
 def relative_buckets(
@@ -45,29 +46,43 @@ def relative_buckets(
 
 
 class RelativePositionBias(nn.Module):
-    """A bias of attention logits for every head and bucket of distance, shared by all layers."""
+    """A bias of attention logits for every head and bucket of distance.
+
+    `num_layers`: as many layers with a table each (umT5); None is one table for all of them (T5).
+    """
 
     num_heads: int
     num_buckets: int
     max_distance: int
     bidirectional: bool
+    num_layers: int | None = None
 
     @nn.compact
-    def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
-        """Positions int32 [B or 1, Q] and [B or 1, K] -> float32 [B or 1, heads, Q, K]."""
-        table = self.param(
-            "rel_embedding",
-            partitioned(
-                nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
-                ("heads", "relpos_buckets"),
-            ),
-            (self.num_heads, self.num_buckets),
+    def __call__(self, queries: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Positions int32 [B or 1, Q] and [B or 1, K] -> what the layers share, what each has.
+
+        Returns:
+          The bias float32 [B or 1, heads, Q, K], and None; with `num_layers` the buckets
+          int32 [B or 1, Q, K], and the tables float32 [layers, heads, buckets], of which
+          `bias_of_buckets` makes the bias inside of a layer: all of them together would be large.
+        """
+        shape: tuple[int, ...] = (self.num_heads, self.num_buckets)
+        axes: tuple[str, ...] = ("heads", "relpos_buckets")
+        if self.num_layers is not None:
+            # Where T5X's scanned umT5 has its layers.
+            shape = (*shape[:LAYER_AXIS], self.num_layers, *shape[LAYER_AXIS:])
+            axes = (*axes[:LAYER_AXIS], "layers", *axes[LAYER_AXIS:])
+        init = nn.initializers.variance_scaling(
+            1.0, "fan_avg", "uniform", in_axis=0, out_axis=-1, batch_axis=range(1, len(shape) - 1)
         )
+        table = self.param("rel_embedding", partitioned(init, axes), shape)
         distance = keys[:, None, :] - queries[:, :, None]
         buckets = relative_buckets(
             distance, self.bidirectional, self.num_buckets, self.max_distance
         )
-        return jnp.moveaxis(jnp.take(table, buckets, axis=1), 0, 1)
+        if self.num_layers is None:
+            return bias_of_buckets(table, buckets), None
+        return buckets, jnp.moveaxis(table, LAYER_AXIS, 0)
 
 
 def sine_positions(grid: tuple[int, int], width: int) -> np.ndarray:
