@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config import DecoderVisionLanguageConfig, VisionLanguageConfig
 from rt2_jax.models.layers import FIXED_AXIS, Dense, partitioned
 from rt2_jax.models.vit import VisionTransformer
 
@@ -18,7 +18,7 @@ class PictureReader(nn.Module):
     map. With several slots each has a learned vector of its own.
     """
 
-    config: ModelConfig
+    config: VisionLanguageConfig | DecoderVisionLanguageConfig
 
     def setup(self) -> None:
         config, dtype = self.config, jnp.dtype(self.config.dtype)

@@ -25,7 +25,8 @@ from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.state_text import StateText
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
-from rt2_jax.models.config import FREE_FIELDS, ModelConfig, config_from_json, config_to_json
+from rt2_jax.models.config import FREE_FIELDS
+from rt2_jax.models.config_json import ModelConfig, config_from_json, config_to_json
 from rt2_jax.models.make_model import make_model
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.training.checkpoints import read_description

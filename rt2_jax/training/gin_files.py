@@ -19,8 +19,8 @@ from typing import Any
 import gin
 
 from rt2_jax.actions.binning import CODECS
-from rt2_jax.models.config import REGISTRY as MODEL_CONFIGS
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config_json import REGISTRY as MODEL_CONFIGS
+from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training import t5x_gin
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.gin_statements import (

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from rt2_jax.data.model_inputs import InputSpec
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.models.make_model import make_model
 from rt2_jax.models.parts import Part, model_parts
 from rt2_jax.training.freezing import split_frozen
@@ -97,9 +97,10 @@ def parts_table(parts: Sequence[Part]) -> str:
         if part.published is not None:
             lacking = ", ".join(part.published.elsewhere)
             where = f"{part.published.source}{f'; with {lacking}' if lacking else ''}"
-            source = (f"{part.published.parameters:,}", f"{100 * part.difference:+.3f} %", where)
+            source = (f"{part.published.parameters:,}", part.difference, where)
         rows.append((part.name, f"{part.parameters:,}", *source))
-    rows.append(("all", f"{sum(part.parameters for part in parts):,}", "", "", ""))
+    total = sum(part.parameters for part in parts if not part.name.startswith("of it"))
+    rows.append(("all", f"{total:,}", "", "", ""))
     return _table(rows)
 
 
@@ -109,7 +110,7 @@ def abstract_parts(config: ModelConfig) -> tuple[Part, ...]:
         config.image_slots,
         config.image_size,
         encoder_length=64,
-        decoder_length=12,
+        decoder_length=2,
         placeholders_per_image=config.placeholders_per_image,
     ).batch_shapes(1)
     model = make_model(config)

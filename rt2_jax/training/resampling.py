@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rt2_jax.models.config import Config, ModelConfig, VisionConfig, config_from_json
+from rt2_jax.models.config import VisionConfig
+from rt2_jax.models.config_json import Config, ModelConfig, config_from_json
 from rt2_jax.models.position import resample_positions
 from rt2_jax.training.checkpoints import read_description, restore_params
 

@@ -23,8 +23,10 @@ from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_c
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
-from rt2_jax.models.config import FREE_FIELDS, config_to_json
+from rt2_jax.models.config import FREE_FIELDS
+from rt2_jax.models.config_json import config_to_json
 from rt2_jax.models.model import TransformerModel
+from rt2_jax.models.rt1.config import RT1Config
 from rt2_jax.training.checkpoints import (
     Checkpoints,
     check_optimizer,
@@ -358,11 +360,12 @@ def _new_state(run: Run) -> TrainState:
         state = state.replace(params=params)
     vocabulary = run.description.action_vocabulary
     if run.config.ordinal_action_tokens:
-        assert vocabulary is not None  # `prepare` has seen to it
+        config = run.config.model
+        assert vocabulary is not None and not isinstance(config, RT1Config)  # `prepare` saw to it
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         order = jax.jit(
             lambda params: order_action_tokens(
-                params, vocabulary.ids, run.config.model.text.embedding_stddev
+                params, vocabulary.ids, config.text.embedding_stddev
             ),
             out_shardings=shardings,
             donate_argnums=0,

@@ -9,7 +9,7 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.vocabulary import ROUTES
 from rt2_jax.data.task_info import TaskInfo
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.freezing import check_patterns
 from rt2_jax.training.loop import LoopConfig

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from rt2_jax.models.config import TextConfig, config_from_json, config_to_json, tiny_config
+from rt2_jax.models.config import TextConfig, tiny_config
+from rt2_jax.models.config_json import config_from_json, config_to_json
 from rt2_jax.models.published import GEMMA_2B, PALM_8B
 from rt2_jax.models.published_vision import VIT_22B
 

@@ -26,7 +26,6 @@ class Layers(nn.Module):
     @nn.compact
     def __call__(self, x, deterministic=True):
         fields = {
-            "style": "t5",
             "num_heads": 2,
             "head_dim": 8,
             "mlp_dim": 256,
