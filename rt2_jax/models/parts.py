@@ -12,7 +12,7 @@ import jax
 from rt2_jax.models.config import DecoderOnlyConfig, TextConfig, VisionConfig
 from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.models.published_counts import PUBLISHED_COUNTS, PublishedCount
-from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.models.rt1.config import RT1_35M, RT1Config
 
 _BETWEEN = ("vision_projection", "slot_embedding")
 
@@ -56,7 +56,8 @@ def model_parts(config: ModelConfig, params: Mapping[str, Any]) -> tuple[Part, .
     if isinstance(config, RT1Config):
         # One published number for all but the sentence encoder, which RT-1 had outside.
         encoder = counts.pop("sentence_encoder", 0)
-        whole = Part("RT-1", sum(counts.values()), PUBLISHED_COUNTS["RT-1"])
+        known = PUBLISHED_COUNTS["RT-1"] if _is_rt1(config) else None
+        whole = Part("RT-1" if known else "policy", sum(counts.values()), known)
         inside = [Part(f"of it: {name.replace('_', ' ')}", count) for name, count in counts.items()]
         return (whole, *inside, *([Part("sentence encoder", encoder)] if encoder else []))
     vision = counts.pop("vision")
@@ -82,6 +83,19 @@ def _same_shape(a: Any, b: Any) -> bool:
         for name in ("image_size", "dropout_rate"):
             each.pop(name, None)
     return type(a) is type(b) and values[0] == values[1]
+
+
+def _is_rt1(config: RT1Config) -> bool:
+    """Whether it is RT-1 as published, wherever the instruction's vector comes from."""
+    like = dataclasses.replace(
+        RT1_35M,
+        instruction=config.instruction,
+        vocab_size=config.vocab_size,
+        dropout_rate=config.dropout_rate,
+        dtype=config.dtype,
+        scan_layers=config.scan_layers,
+    )
+    return config == like
 
 
 def _count(tree: Any) -> int:
