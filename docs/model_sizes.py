@@ -59,7 +59,7 @@ def page() -> str:
                 difference = part.difference
                 lacking = part.published.elsewhere.items()
                 source = part.published.source
-                source += "".join(f"; with the {each}'s {count:,}" for each, count in lacking)
+                source += "".join(f"; {each} {count:+,}" for each, count in lacking)
             rows.append(
                 f"| {name} | {part.name} | {part.parameters:,} | {published} | {difference} | "
                 f"{source} |"

@@ -81,8 +81,8 @@ PUBLISHED_COUNTS: Mapping[str, PublishedCount] = types.MappingProxyType(
         "Gemma 2B of PaliGemma": PublishedCount(
             dataclasses.replace(GEMMA_2B, vocab_size=257_152),
             2_506_434_560,
-            "Gemma Team 2024, table 2; PaliGemma has 1,024 more rows of embedding",
-            {"rows fewer": -1024 * GEMMA_2B.embed_dim},
+            "Gemma Team 2024, table 2",
+            {"1,024 rows of embedding that Gemma lacks": -1024 * GEMMA_2B.embed_dim},
         ),
         "RT-1": PublishedCount(
             RT1_35M,
