@@ -5,7 +5,7 @@ import pytest
 
 from rt2_jax.data.examples import TaskExamples
 from rt2_jax.data.manifest import open_caches
-from rt2_jax.inference.engine import PolicyEngine
+from rt2_jax.inference.engine import PolicyEngine, Question
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,8 @@ def test_rt1_answers_what_it_learned_by_heart_from_robots_alone(small, caches, l
     wanted = np.stack([row["decoder_target_tokens"] for row in rows])
     assert (tokens == wanted).mean() > 0.9
     assert set(plans) == {""} and np.all(np.isfinite(scores))
+    with pytest.raises(ValueError, match="writes actions only; it cannot answer"):
+        engine.answer([Question("Q: what is this? A:")])
 
 
 def test_its_served_features_are_those_of_training(served, caches):
