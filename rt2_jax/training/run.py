@@ -111,8 +111,8 @@ def prepare(config: RunConfig) -> Run:
         raise NotADirectoryError(f"RunConfig.model_dir: {directory} is a file, expected a folder")
     if isinstance(config.model, RT1Config) and config.model.instruction != "tokens":
         raise ValueError(
-            f"RT1Config.instruction: found {config.model.instruction!r}, but no vectors are read from "
-            "data; make it 'tokens'"
+            f"RT1Config.instruction: found {config.model.instruction!r}, but no vectors are "
+            "read from data; make it 'tokens'"
         )
     manifest = _load_manifest(config)
     if not config.model.writes_text:
