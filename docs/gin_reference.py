@@ -24,7 +24,8 @@ Written by `make docs` from the files in [gin_configs](../gin_configs). A run is
   text in quotes, tuple, `@class` or `%macro` is taken as text.
 - `include` stands where its lines would stand. A name that nothing knows, a macro that nothing
   uses, a value of the wrong type and a value that is missing are refused with the file, the line
-  and the right name. `import` is refused, and a checkpoint holds no gin.
+  and the right name. `import` is refused, but in files for [T5X](t5x.md), where it loads nothing. A
+  checkpoint holds no gin.
 - `rt2 train --dry_run` prints what the files come to; a run keeps it as `config.gin`, for people.
 """
 

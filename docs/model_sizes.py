@@ -56,17 +56,17 @@ def page() -> str:
             published, difference, source = "", "", ""
             if part.published is not None:
                 published = f"{part.published.parameters:,}"
-                difference = f"{100 * part.difference:+.3f} %"
+                difference = part.difference
                 lacking = part.published.elsewhere.items()
                 source = part.published.source
-                source += "".join(f"; with the {each}'s {count:,}" for each, count in lacking)
+                source += "".join(f"; {each} {count:+,}" for each, count in lacking)
             rows.append(
                 f"| {name} | {part.name} | {part.parameters:,} | {published} | {difference} | "
                 f"{source} |"
             )
             name = ""
         nominal, why = NOMINAL.get(path.stem, ("", ""))
-        total = sum(part.parameters for part in parts)
+        total = sum(part.parameters for part in parts if not part.name.startswith("of it"))
         totals.append(f"| {path.stem} | {total:,} | {nominal} | {why} |")
     return HEAD + "\n".join(rows) + "\n" + TOTALS + "\n".join(totals) + "\n"
 

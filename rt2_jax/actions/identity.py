@@ -34,6 +34,13 @@ def check_keys(
         )
 
 
+def without(value: Any, names: tuple[str, ...]) -> Any:
+    """A JSON value without the keys of these names, however deep they are."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: without(each, names) for name, each in value.items() if name not in names}
+
+
 def differences(found: Any, expected: Any, where: str = "") -> list[str]:
     """One line for each place where two JSON values differ: `fields[1].unit: 'mm', not 'm'`."""
     if isinstance(found, Mapping) and isinstance(expected, Mapping):

@@ -222,8 +222,13 @@ class PolicyEngine:
         """The likeliest answers to web examples, without mask.
 
         Raises:
-          ValueError: the weights give no finite numbers.
+          ValueError: the model writes actions only, or the weights give no finite numbers.
         """
+        if not self.description.model.writes_text:
+            raise ValueError(
+                f"{self.checkpoint or 'checkpoint'}: its model writes actions only; it cannot "
+                "answer in words"
+            )
         length = self._inputs.spec.decoder_length
         tokens, _ = self._finite(*self._programs.decode(examples, length, None))
         return [self._text(row) for row in tokens]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
-
-from rt2_jax.actions.identity import check_keys
 
 ACTIVATIONS = ("gelu", "relu", "silu", "linear")
 DTYPES = ("float32", "bfloat16")
@@ -18,6 +14,11 @@ PLACEHOLDER = -1
 
 No vocabulary has this id, so none has to reserve one.
 """
+IMPLEMENTATIONS = ("xla", "fused")
+REMAT = ("none", "full", "dots", "named")
+
+FREE_FIELDS = ("attention", "remat")
+"""Fields that say how numbers are computed, not which: they may differ between any two runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +250,10 @@ class VisionLanguageConfig:
         and -1 the step before.
       dtype: of activations; parameters are always float32.
       scan_layers: layers are stacked and scanned: compile time no longer grows with depth.
+      remat: what the backward pass keeps of every layer, to trade memory for time: `none`, keep
+        all; `dots`, products with weights; `named`, all but the MLP's hidden features and the
+        attention weights; `full`, the layer's input alone.
+      attention: `xla`, or `fused`, a kernel where there is one; see `attention.attend`.
     """
 
     vision: VisionConfig
@@ -256,6 +261,8 @@ class VisionLanguageConfig:
     image_slots: tuple[tuple[str, int], ...] = (("front", 0),)
     dtype: str = "float32"
     scan_layers: bool = True
+    remat: str = "none"
+    attention: str = "xla"
 
     def __post_init__(self) -> None:
         _check_whole(self)
@@ -293,6 +300,8 @@ class DecoderVisionLanguageConfig:
         Beyer et al. 2024, section 3.2) or `causal` (PaLM-E, Driess et al. 2023, section 3).
       dtype: of activations; parameters are always float32.
       scan_layers: layers are stacked and scanned: compile time no longer grows with depth.
+      remat: as of `VisionLanguageConfig`.
+      attention: as of `VisionLanguageConfig`.
     """
 
     vision: VisionConfig
@@ -301,6 +310,8 @@ class DecoderVisionLanguageConfig:
     prefix_attention: str = "bidirectional"
     dtype: str = "float32"
     scan_layers: bool = True
+    remat: str = "none"
+    attention: str = "xla"
 
     def __post_init__(self) -> None:
         _check_whole(self)
@@ -325,71 +336,6 @@ class DecoderVisionLanguageConfig:
     def writes_text(self) -> bool:
         """Whether it can answer in words."""
         return True
-
-
-ModelConfig = VisionLanguageConfig | DecoderVisionLanguageConfig
-"""What a whole model is made of."""
-
-Config = VisionConfig | TextConfig | DecoderOnlyConfig | ModelConfig
-
-REGISTRY: Mapping[str, type[Config]] = {
-    cls.__name__: cls
-    for cls in (
-        VisionConfig,
-        TextConfig,
-        DecoderOnlyConfig,
-        VisionLanguageConfig,
-        DecoderVisionLanguageConfig,
-    )
-}
-_LATER: Mapping[str, tuple[str, ...]] = {
-    "TextConfig": ("relative_bias_per_layer",),
-    "VisionConfig": ("parallel_block", "qk_norm", "qkv_bias", "norm_bias", "norm_centering"),
-}
-"""Fields that older checkpoints lack: they have their defaults there."""
-
-
-def config_to_json(config: Config) -> dict[str, Any]:
-    """Plain JSON: `{"class": ..., field: value, ...}`, nested."""
-    if type(config).__name__ not in REGISTRY:
-        raise TypeError(
-            f"found a {type(config).__name__}, expected one of {', '.join(sorted(REGISTRY))}"
-        )
-    return {
-        "class": type(config).__name__,
-        **{
-            field.name: _value_to_json(getattr(config, field.name))
-            for field in dataclasses.fields(config)
-        },
-    }
-
-
-def config_from_json(data: Any, where: str = "model") -> Config:
-    """Reads what `config_to_json` wrote; nothing outside the registry is ever made.
-
-    Raises:
-      TypeError: not a JSON object, or a value has the wrong type.
-      KeyError: a field is missing or unknown.
-      ValueError: an unknown class, or a value that the class refuses.
-    """
-    if not isinstance(data, Mapping):
-        raise TypeError(f"{where}: expected a JSON object, found {type(data).__name__}")
-    name = data.get("class")
-    if not isinstance(name, str) or name not in REGISTRY:
-        raise ValueError(
-            f"{where}.class: found {name!r}, expected one of {', '.join(sorted(REGISTRY))}"
-        )
-    cls = REGISTRY[name]
-    fields = dataclasses.fields(cls)
-    data = _with_later_defaults(cls, data)
-    check_keys(where, data, ("class", *(field.name for field in fields)))
-    values = {}
-    for field in fields:
-        value = _value_from_json(data[field.name], f"{where}.{field.name}")
-        if not _has_type(value, str(field.type)):
-            raise TypeError(f"{where}.{field.name}: found {value!r}, expected {field.type}")
-        values[field.name] = value
-    return cls(**values)
 
 
 def tiny_config(vocab_size: int) -> VisionLanguageConfig:
@@ -419,7 +365,7 @@ def tiny_config(vocab_size: int) -> VisionLanguageConfig:
     )
 
 
-def _check_positive(config: Config, *names: str) -> None:
+def _check_positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if type(value) is not int or value <= 0:
@@ -428,7 +374,7 @@ def _check_positive(config: Config, *names: str) -> None:
             )
 
 
-def _check_choice(config: Config, name: str, known: tuple[str, ...]) -> None:
+def _check_choice(config: object, name: str, known: tuple[str, ...]) -> None:
     value = getattr(config, name)
     if value not in known:
         raise ValueError(
@@ -453,55 +399,12 @@ def _check_dropout(config: TextConfig | DecoderOnlyConfig) -> None:
         )
 
 
-def _check_whole(config: ModelConfig) -> None:
+def _check_whole(config: VisionLanguageConfig | DecoderVisionLanguageConfig) -> None:
     _check_choice(config, "dtype", DTYPES)
+    _check_choice(config, "remat", REMAT)
+    _check_choice(config, "attention", IMPLEMENTATIONS)
     if not config.image_slots or len(set(config.image_slots)) != len(config.image_slots):
         raise ValueError(
             f"{type(config).__name__}.image_slots: found {config.image_slots}, expected at least "
             "one (view, time), each once"
         )
-
-
-def _with_later_defaults(cls: type[Config], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a configuration with the fields that did not exist when it was written."""
-    later = _LATER.get(cls.__name__, ())
-    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    return {**{name: _value_to_json(defaults[name]) for name in later}, **data}
-
-
-def _value_to_json(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return config_to_json(value)  # type: ignore[arg-type]
-    if isinstance(value, tuple):
-        return [_value_to_json(item) for item in value]
-    return value
-
-
-def _value_from_json(value: Any, where: str) -> Any:
-    if isinstance(value, Mapping):
-        return config_from_json(value, where)
-    if isinstance(value, list):
-        return tuple(_value_from_json(item, where) for item in value)
-    return value
-
-
-def _has_type(value: Any, annotation: str) -> bool:
-    """Whether a value read from JSON is what the field's annotation says."""
-    if annotation in REGISTRY:
-        return type(value) is REGISTRY[annotation]
-    if annotation == "float":
-        return type(value) in (int, float)
-    return {
-        "int": lambda: type(value) is int,
-        "bool": lambda: type(value) is bool,
-        "str": lambda: type(value) is str,
-        "tuple[int, int]": lambda: _is_tuple(value, int) and len(value) == 2,
-        "tuple[str, ...]": lambda: _is_tuple(value, str),
-        "tuple[tuple[str, int], ...]": lambda: (
-            _is_tuple(value, tuple) and all([type(x) for x in item] == [str, int] for item in value)
-        ),
-    }[annotation]()
-
-
-def _is_tuple(value: Any, kind: type) -> bool:
-    return type(value) is tuple and all(type(item) is kind for item in value)

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
 from rt2_jax.models.config import DecoderOnlyConfig
-from rt2_jax.models.layer_stack import apply_layers
+from rt2_jax.models.layer_stack import RESIDUAL, apply_layers
 from rt2_jax.models.layers import (
     Attention,
     Dense,
@@ -74,6 +75,7 @@ class DecoderOnlyLayer(nn.Module):
 
     config: DecoderOnlyConfig
     dtype: Any
+    attention_implementation: str = "xla"
 
     @nn.compact
     def __call__(
@@ -117,6 +119,7 @@ class DecoderOnlyLayer(nn.Module):
             scaled=True,
             dropout_rate=config.dropout_rate,
             num_kv_heads=config.num_kv_heads,
+            implementation=self.attention_implementation,
             name="self_attention",
         )
         normed = norm("layer_norm" if config.parallel_block else "pre_self_attention_layer_norm")(x)
@@ -130,7 +133,7 @@ class DecoderOnlyLayer(nn.Module):
             # One mask for the sum, as where one product gives both (flaxformer's fused layer).
             added = drop(attended + mlp(normed, deterministic), deterministic)
         else:
-            x = x + drop(attended, deterministic)
+            x = checkpoint_name(x + drop(attended, deterministic), RESIDUAL)
             added = drop(mlp(norm("pre_mlp_layer_norm")(x), deterministic), deterministic)
         return constrain(x + added), KeysAndValues(keys, values)
 
@@ -141,6 +144,8 @@ class DecoderOnlyStack(nn.Module):
     config: DecoderOnlyConfig
     dtype: Any
     scan_layers: bool
+    remat: str = "none"
+    attention: str = "xla"
 
     @nn.compact
     def __call__(
@@ -156,9 +161,14 @@ class DecoderOnlyStack(nn.Module):
         config, drop = self.config, dropout(self.config.dropout_rate)
         layers = apply_layers(
             DecoderOnlyLayer,
-            {"config": config, "dtype": self.dtype},
+            {
+                "config": config,
+                "dtype": self.dtype,
+                "attention_implementation": self.attention,
+            },
             config.num_layers,
             self.scan_layers,
+            self.remat,
         )
         x, kept = layers(
             drop(constrain(x), deterministic),
@@ -184,13 +194,17 @@ class DecoderOnly(nn.Module):
     config: DecoderOnlyConfig
     dtype: Any = jnp.float32
     scan_layers: bool = True
+    remat: str = "none"
+    attention: str = "xla"
 
     def setup(self) -> None:
         config = self.config
         self.token_embedder = TokenEmbedder(
             config.vocab_size, config.embed_dim, self.dtype, config.embedding_stddev
         )
-        self.decoder = DecoderOnlyStack(config, self.dtype, self.scan_layers)
+        self.decoder = DecoderOnlyStack(
+            config, self.dtype, self.scan_layers, self.remat, self.attention
+        )
         if not config.tie_embeddings:
             # Losses and tokens hang on differences that bfloat16 would round away.
             self.logits_dense = Dense(config.vocab_size, ("embed", "vocab"), jnp.float32)

@@ -28,7 +28,8 @@ class DecoderVisionLanguageModule(PictureReader):
     def setup(self) -> None:
         super().setup()
         config = self.config
-        self.language = DecoderOnly(config.text, jnp.dtype(config.dtype), config.scan_layers)
+        computed = (config.scan_layers, config.remat, config.attention)
+        self.language = DecoderOnly(config.text, jnp.dtype(config.dtype), *computed)
 
     def __call__(
         self,

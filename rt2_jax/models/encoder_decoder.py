@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
 from rt2_jax.models.config import TextConfig
-from rt2_jax.models.layer_stack import apply_layers
+from rt2_jax.models.layer_stack import RESIDUAL, apply_layers
 from rt2_jax.models.layers import (
     Attention,
     Dense,
@@ -76,6 +77,7 @@ class DecoderLayer(nn.Module):
 
     config: TextConfig
     dtype: Any
+    attention_implementation: str = "xla"
 
     @nn.compact
     def __call__(
@@ -115,6 +117,7 @@ class DecoderLayer(nn.Module):
             head_dim=config.head_dim,
             dtype=self.dtype,
             dropout_rate=config.dropout_rate,
+            implementation=self.attention_implementation,
         )
         normed = RMSNorm(self.dtype, name="pre_self_attention_layer_norm")(x)
         attention = attend(name="self_attention")
@@ -133,7 +136,7 @@ class DecoderLayer(nn.Module):
         else:
             to_keys, to_values = cached.encoded_keys, cached.encoded_values
         attended = attention(normed, to_keys, to_values, encoder_mask, None, deterministic)
-        x = x + drop(attended, deterministic)
+        x = checkpoint_name(x + drop(attended, deterministic), RESIDUAL)
 
         normed = RMSNorm(self.dtype, name="pre_mlp_layer_norm")(x)
         mlp = Mlp(
@@ -153,6 +156,8 @@ class Encoder(nn.Module):
     config: TextConfig
     dtype: Any
     scan_layers: bool
+    remat: str = "none"
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, deterministic: bool) -> jax.Array:
@@ -176,9 +181,11 @@ class Encoder(nn.Module):
                 "mlp_activations": config.mlp_activations,
                 "dtype": self.dtype,
                 "dropout_rate": config.dropout_rate,
+                "attention_implementation": self.attention,
             },
             config.encoder_layers,
             self.scan_layers,
+            self.remat,
         )
         x = drop(constrain(x), deterministic)
         x, _ = layers(x, tables, mask[:, None, None, :], bias, deterministic)
@@ -191,6 +198,8 @@ class Decoder(nn.Module):
     config: TextConfig
     dtype: Any
     scan_layers: bool
+    remat: str = "none"
+    attention: str = "xla"
 
     @nn.compact
     def __call__(
@@ -222,9 +231,14 @@ class Decoder(nn.Module):
         mask = (all_places[:, None, :] <= places[:, :, None])[:, None]
         layers = apply_layers(
             DecoderLayer,
-            {"config": config, "dtype": self.dtype},
+            {
+                "config": config,
+                "dtype": self.dtype,
+                "attention_implementation": self.attention,
+            },
             config.decoder_layers,
             self.scan_layers,
+            self.remat,
         )
         x, kept = layers(
             drop(constrain(x), deterministic),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
-from rt2_jax.models.products import add_bias, matmul
+from rt2_jax.models.attention import attend
+from rt2_jax.models.layer_stack import ATTENTION_OUTPUT, ATTENTION_PROJECTION, MLP_HIDDEN, RESIDUAL
+from rt2_jax.models.products import matmul
 from rt2_jax.models.rotary import Rotation, rotate
 
 FIXED_AXIS = "relpos_buckets"
@@ -27,7 +31,6 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
     "linear": lambda x: x,
 }
-_MASKED = -1e10  # as T5X's: far below any logit, and finite, so that a row of them has no NaN
 _dense_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 _attention_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
@@ -136,6 +139,7 @@ class Mlp(nn.Module):
             projected = Dense(self.hidden, ("embed", "mlp"), self.dtype, self.use_bias, name=name)(
                 x
             )
+            projected = checkpoint_name(projected, MLP_HIDDEN)
             hidden = hidden * _ACTIVATIONS[activation](projected)
         hidden = dropout(self.dropout_rate)(hidden, deterministic)
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
@@ -149,7 +153,8 @@ class Attention(nn.Module):
     kernel instead. `num_kv_heads`: heads of keys and values, each for a group of neighbouring query
     heads (Ainslie et al. 2023); None is one for each. `qkv_bias`: of the projections to queries,
     keys and values, `use_bias` if None. `qk_norm`: makes the norms of queries and keys, each head
-    by itself; it takes their logical `axis` (Dehghani et al. 2023, section 2).
+    by itself; it takes their logical `axis` (Dehghani et al. 2023, section 2). `implementation` as
+    `attend` takes it.
     """
 
     num_heads: int
@@ -161,6 +166,7 @@ class Attention(nn.Module):
     num_kv_heads: int | None = None
     qkv_bias: bool | None = None
     qk_norm: Callable[..., nn.Module] | None = None
+    implementation: str = "xla"
 
     def setup(self) -> None:
         def query_init(*args: Any) -> jax.Array:
@@ -210,28 +216,22 @@ class Attention(nn.Module):
         Returns:
           [B, Q, E].
         """
-        queries = self._split(self.query(x), rotation, self.query_norm)
-        grouped = keys.shape[2] != self.num_heads
-        if grouped:
-            groups = queries.reshape(*x.shape[:2], keys.shape[2], -1, self.head_dim)
-            logits = jnp.einsum("bqhgd,bkhd->bhgqk", groups, keys)
-            logits = logits.reshape(x.shape[0], self.num_heads, *logits.shape[3:])
-        else:
-            logits = jnp.einsum("bqhd,bkhd->bhqk", queries, keys)
-        logits = logits.astype(jnp.float32)
-        if self.scaled:
-            logits *= self.head_dim**-0.5
-        if bias is not None:
-            logits = add_bias(logits, bias)
-        if mask is not None:
-            logits = jnp.where(mask, logits, _MASKED)
-        weights = self.dropout(nn.softmax(logits).astype(self.dtype), deterministic)
-        if grouped:
-            weights = weights.reshape(x.shape[0], keys.shape[2], -1, *weights.shape[2:])
-            mixed = jnp.einsum("bhgqk,bkhd->bqhgd", weights, values)
-        else:
-            mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
-        mixed = mixed.reshape(*mixed.shape[:2], -1)
+        drop = None
+        if self.dropout_rate and not deterministic:
+            drop = functools.partial(self.dropout, deterministic=False)
+        mixed = attend(
+            self._split(self.query(x), rotation, self.query_norm),
+            keys,
+            values,
+            mask,
+            bias,
+            scale=self.head_dim**-0.5 if self.scaled else 1.0,
+            dropout=drop,
+            # New parameters are made outside of any mesh, and what is computed then is not used.
+            implementation="xla" if self.is_initializing() else self.implementation,
+            where="/".join(self.path),
+        )
+        mixed = checkpoint_name(mixed.reshape(*mixed.shape[:2], -1), ATTENTION_OUTPUT)
         axes = ("joined_kv", "embed")
         return Dense(x.shape[-1], axes, self.dtype, self.use_bias, _attention_init, name="out")(
             mixed
@@ -240,6 +240,7 @@ class Attention(nn.Module):
     def _split(
         self, x: jax.Array, rotation: Rotation | None = None, norm: nn.Module | None = None
     ) -> jax.Array:
+        x = checkpoint_name(x, ATTENTION_PROJECTION)
         x = x.reshape(*x.shape[:2], -1, self.head_dim)
         if norm is not None:
             x = norm(x)
@@ -266,6 +267,7 @@ class EncoderLayer(nn.Module):
     qkv_bias: bool | None = None
     qk_norm: Callable[..., nn.Module] | None = None
     parallel_block: bool = False
+    attention_implementation: str = "xla"
 
     @nn.compact
     def __call__(
@@ -293,6 +295,7 @@ class EncoderLayer(nn.Module):
             dropout_rate=self.dropout_rate,
             qkv_bias=self.qkv_bias,
             qk_norm=self.qk_norm,
+            implementation=self.attention_implementation,
             name="attention",
         )
         mlp = Mlp(
@@ -310,7 +313,7 @@ class EncoderLayer(nn.Module):
             # One mask for the sum, as where one product gives both (flaxformer's fused layer).
             added = drop(attended + mlp(normed, deterministic), deterministic)
         else:
-            x = x + drop(attended, deterministic)
+            x = checkpoint_name(x + drop(attended, deterministic), RESIDUAL)
             normed = self.norm(self.dtype, name="pre_mlp_layer_norm")(x)
             added = drop(mlp(normed, deterministic), deterministic)
         return constrain(x + added), None

@@ -109,10 +109,11 @@ def normalize_weights(
 ) -> tuple[jax.Array, jax.Array]:
     """The target weights float32 [B, L] and what the summed loss is divided by.
 
-    T5X's rules: None, a number, `NUM_REAL_TARGET_TOKENS` (the targets that are no padding),
-    `NUM_TOTAL_TARGET_TOKENS` (B * L), or `AVERAGE_PER_SEQUENCE` (every example counts the same,
-    however long: its weights are divided by their sum, the loss by the number of examples). Of a
-    batch that is accumulated in parts, take them from the whole before it is divided.
+    T5X's rules: None, a number, `NUM_REAL_TARGET_TOKENS` (the sum of the weights: the number of
+    tokens, where all weigh 1), `NUM_TOTAL_TARGET_TOKENS` (B * L), or `AVERAGE_PER_SEQUENCE` (every
+    example counts the same, however long: its weights are divided by their sum, the loss by the
+    number of examples). Of a batch that is accumulated in parts, take them from the whole before it
+    is divided.
 
     Raises:
       ValueError: another factor.
@@ -124,7 +125,7 @@ def normalize_weights(
     if not isinstance(factor, str):
         return weights, jnp.float32(factor)
     if factor == "NUM_REAL_TARGET_TOKENS":
-        return weights, jnp.sum(targets > 0).astype(jnp.float32)
+        return weights, jnp.sum(weights)
     if factor == "NUM_TOTAL_TARGET_TOKENS":
         return weights, jnp.float32(targets.size)
     if factor == "AVERAGE_PER_SEQUENCE":

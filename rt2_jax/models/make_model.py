@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rt2_jax.models.config import DecoderVisionLanguageConfig, ModelConfig, VisionLanguageConfig
+from rt2_jax.models.config import DecoderVisionLanguageConfig, VisionLanguageConfig
+from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.models.decoder_model import DecoderVisionLanguageModel
 from rt2_jax.models.model import TransformerModel, VisionLanguageModel
+from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.models.rt1.model import RT1Model
 
 MODELS: Mapping[type[ModelConfig], Any] = {
+    RT1Config: RT1Model,
     VisionLanguageConfig: VisionLanguageModel,
     DecoderVisionLanguageConfig: DecoderVisionLanguageModel,
 }

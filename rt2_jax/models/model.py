@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,9 +51,9 @@ class TransformerModel(abc.ABC):
         targets, and whoever accumulates gradients divides by the sum of all weights.
     """
 
-    OBSERVED: ClassVar[Features]
+    OBSERVED: Features
     """What a prediction reads of a batch: dtype and number of dimensions."""
-    INPUTS: ClassVar[Features]
+    INPUTS: Features
     """What the module's call reads."""
 
     def __init__(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config import DecoderVisionLanguageConfig, VisionLanguageConfig
 from rt2_jax.models.layers import FIXED_AXIS, Dense, partitioned
 from rt2_jax.models.vit import VisionTransformer
 
@@ -18,11 +18,12 @@ class PictureReader(nn.Module):
     map. With several slots each has a learned vector of its own.
     """
 
-    config: ModelConfig
+    config: VisionLanguageConfig | DecoderVisionLanguageConfig
 
     def setup(self) -> None:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.vision = VisionTransformer(config.vision, dtype, config.scan_layers)
+        computed = (config.scan_layers, config.remat, config.attention)
+        self.vision = VisionTransformer(config.vision, dtype, *computed)
         self.vision_projection = Dense(config.text.embed_dim, ("mlp", "embed"), dtype, True)
         if len(config.image_slots) > 1:
             self.slot_embedding = self.param(

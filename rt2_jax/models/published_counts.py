@@ -16,6 +16,7 @@ from rt2_jax.models.published_vision import (
     VIT_G_14,
     VIT_L_16,
 )
+from rt2_jax.models.rt1.config import RT1_35M, RT1Config
 
 _JFT_CLASSES = 29_593  # Collier et al. 2023 (arXiv 2301.12860), section 1
 
@@ -31,7 +32,7 @@ class PublishedCount:
       elsewhere: parameters that the number includes and the configuration lacks: name -> how many.
     """
 
-    config: VisionConfig | TextConfig | DecoderOnlyConfig
+    config: VisionConfig | TextConfig | DecoderOnlyConfig | RT1Config
     parameters: int
     source: str
     elsewhere: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -80,8 +81,13 @@ PUBLISHED_COUNTS: Mapping[str, PublishedCount] = types.MappingProxyType(
         "Gemma 2B of PaliGemma": PublishedCount(
             dataclasses.replace(GEMMA_2B, vocab_size=257_152),
             2_506_434_560,
-            "Gemma Team 2024, table 2; PaliGemma has 1,024 more rows of embedding",
-            {"rows fewer": -1024 * GEMMA_2B.embed_dim},
+            "Gemma Team 2024, table 2",
+            {"1,024 rows of embedding that Gemma lacks": -1024 * GEMMA_2B.embed_dim},
+        ),
+        "RT-1": PublishedCount(
+            RT1_35M,
+            35_000_000,
+            "Brohan et al. 2022, section 5.1: two digits; docs/rt1.md has the code's",
         ),
         "UL2-20B": PublishedCount(
             UL2_20B, 19_460_000_000, "the released configuration, tied; 19.5B in Tay et al. 2023"

@@ -24,9 +24,10 @@ class VisionLanguageModule(PictureReader):
     def setup(self) -> None:
         super().setup()
         config, dtype = self.config, jnp.dtype(self.config.dtype)
+        computed = (config.scan_layers, config.remat, config.attention)
         self.token_embedder = TokenEmbedder(config.text.vocab_size, config.text.embed_dim, dtype)
-        self.encoder = Encoder(config.text, dtype, config.scan_layers)
-        self.decoder = Decoder(config.text, dtype, config.scan_layers)
+        self.encoder = Encoder(config.text, dtype, *computed)
+        self.decoder = Decoder(config.text, dtype, *computed)
 
     def __call__(
         self,

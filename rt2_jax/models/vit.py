@@ -27,6 +27,8 @@ class VisionTransformer(nn.Module):
     config: VisionConfig
     dtype: Any
     scan_layers: bool
+    remat: str = "none"
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -63,9 +65,11 @@ class VisionTransformer(nn.Module):
                 "qkv_bias": config.qkv_bias,
                 "qk_norm": functools.partial(norm, self.dtype) if config.qk_norm else None,
                 "parallel_block": config.parallel_block,
+                "attention_implementation": self.attention,
             },
             config.num_layers,
             self.scan_layers,
+            self.remat,
         )
         x, _ = layers(x + positions.astype(self.dtype), None, None, None, True)
         return norm(self.dtype, name="norm")(x)

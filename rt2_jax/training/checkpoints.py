@@ -15,7 +15,8 @@ import jax
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
-from rt2_jax.training.train_state import TrainState
+from rt2_jax.training.freezing import check_same_frozen
+from rt2_jax.training.train_state import TrainState, TrainStateInitializer
 
 PREFIX = "checkpoint"
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
@@ -225,6 +226,19 @@ def check_params(checkpoint: pathlib.Path, abstract: Any) -> None:
     alone = (path / PARAMS).is_dir()
     metadata = _metadata(path, PARAMS if alone else STATE)
     _check_weights(path, metadata if alone else metadata.get("target", {}), abstract)
+
+
+def check_optimizer(checkpoint: pathlib.Path, initializer: TrainStateInitializer) -> None:
+    """Refuses a run's checkpoint whose optimizer trained other parameters; reads no weights.
+
+    Raises:
+      FileNotFoundError: it is no checkpoint, or not a whole one.
+      ValueError: it is damaged, or other parameters are frozen.
+    """
+    path = checkpoint_path(checkpoint)
+    found = _metadata(path, STATE).get("state", {}).get("param_states", {})
+    expected = initializer.abstract.state_dict()["state"]["param_states"]
+    check_same_frozen(found, expected, initializer.frozen, str(path))
 
 
 def export_params(

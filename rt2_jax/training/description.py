@@ -16,7 +16,7 @@ from PIL import Image
 from rt2_jax import __version__
 from rt2_jax.actions.binning import codec_from_json
 from rt2_jax.actions.codec import ActionCodec
-from rt2_jax.actions.identity import check_keys, differences
+from rt2_jax.actions.identity import check_keys, differences, without
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.image import decode_image
@@ -25,7 +25,8 @@ from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.state_text import StateText
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
-from rt2_jax.models.config import ModelConfig, config_from_json, config_to_json
+from rt2_jax.models.config import FREE_FIELDS
+from rt2_jax.models.config_json import ModelConfig, config_from_json, config_to_json
 from rt2_jax.models.make_model import make_model
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.training.checkpoints import read_description
@@ -239,6 +240,8 @@ class RunDescription:
         theirs["inputs"] = InputSpec.from_json(theirs["inputs"]).to_json()
         theirs["model"] = config_to_json(config_from_json(theirs["model"], f"{where}: model"))
         ours = {name: value for name, value in self.to_json().items() if name not in free}
+        for each in (theirs, ours):
+            each["model"] = without(each.get("model"), FREE_FIELDS)
         lines = differences(theirs, ours)
         if may_change_data:
             lines += self._other_robots(Manifest.from_json(checkpoint["mixture"], where))

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import graphlib
 import inspect
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-from gin import config_parser
 
 from rt2_jax.actions.binning import CODECS
-from rt2_jax.models.config import REGISTRY as MODEL_CONFIGS
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config_json import REGISTRY as MODEL_CONFIGS
+from rt2_jax.models.config_json import ModelConfig
+from rt2_jax.training import t5x_gin
 from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.gin_statements import (
+    REQUIRED,
+    SHIPPED,
+    Binding,
+    Statements,
+    check_name,
+    check_required,
+)
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
 from rt2_jax.training.optimizers import AdamW
@@ -46,29 +53,6 @@ CONFIGURABLES: Mapping[str, type] = {
         *CODECS.values(),
     )
 }
-SHIPPED = pathlib.Path(__file__).parent.parent / "gin_configs"
-_REQUIRED = "gin.REQUIRED"
-
-
-@dataclasses.dataclass(frozen=True)
-class Binding:
-    """One `NAME.parameter = value`, or `NAME = value` of a macro, as it stands in a file.
-
-    Attributes:
-      name: of a configurable, or of a macro.
-      parameter: of the configurable; empty for a macro.
-      where: file and line, or the flag.
-      macros: that the value refers to.
-      configurables: that the value refers to.
-      required: the value is `%gin.REQUIRED`.
-    """
-
-    name: str
-    parameter: str
-    where: str
-    macros: tuple[str, ...]
-    configurables: tuple[str, ...]
-    required: bool
 
 
 def load_run_config(
@@ -113,63 +97,19 @@ def load_model_config(
         return model.scoped_configurable_fn()
 
 
-def find_file(name: str, places: Iterable[pathlib.Path]) -> pathlib.Path:
-    """The first of the places that has the file.
-
-    Raises:
-      FileNotFoundError: none has; the message names gin files with a similar name.
-    """
-    places = list(places)
-    for place in places:
-        if (place / name).is_file():
-            return place / name
-    known = sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*.gin"))
-    near = difflib.get_close_matches(name.removeprefix("gin_configs/"), known, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-    shown = ", ".join(str(place) for place in places)
-    raise FileNotFoundError(f"no gin file {name!r} in {shown}; {advice}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reference:
-    """What stands in a value for `@name` or `%name`."""
-
-    name: str
-    macro: bool
-
-
-class _References(config_parser.ParserDelegate):
-    """Leaves references as they are."""
-
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> _Reference:
-        return _Reference(scoped_configurable_name, macro=False)
-
-    def macro(self, macro_name: str) -> _Reference:
-        return _Reference(macro_name, macro=True)
-
-
-def _references_in(value: Any) -> list[_Reference]:
-    if isinstance(value, _Reference):
-        return [value]
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, (list, tuple)):
-        return [reference for each in value for reference in _references_in(each)]
-    return []
-
-
 def _read_all(
     files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str]
 ) -> tuple[list[Binding], list[str]]:
     """What the files and bindings say, and their text with includes in their place."""
     places = [pathlib.Path(), *map(pathlib.Path, search_paths), SHIPPED, SHIPPED.parent]
-    found: list[Binding] = []
-    texts: list[str] = []
+    statements = Statements(places)
     for file in files:
-        _read(find_file(file, places), places, found, texts, ())
+        statements.read(file)
     for binding in bindings:
-        _parse(binding, f"--gin.{binding}", places, found, texts, (), flag=True)
-    return found, texts
+        statements.parse(binding, f"--gin.{binding}", flag=True)
+    if statements.imports:
+        statements = t5x_gin.translate(statements, CONFIGURABLES)
+    return statements.bindings, statements.texts
 
 
 @contextlib.contextmanager
@@ -186,77 +126,28 @@ def _parsed(found: Sequence[Binding], texts: Sequence[str]) -> Iterator[None]:
         gin.clear_config(clear_constants=True)
 
 
-def _read(
-    path: pathlib.Path,
-    places: Sequence[pathlib.Path],
-    found: list[Binding],
-    texts: list[str],
-    including: tuple[pathlib.Path, ...],
-) -> None:
-    if path in including:
-        raise ValueError(f"{path}: includes itself through {', '.join(map(str, including))}")
-    _parse(path.read_text(), str(path), places, found, texts, (*including, path))
-
-
-def _parse(
-    text: str,
-    where: str,
-    places: Sequence[pathlib.Path],
-    found: list[Binding],
-    texts: list[str],
-    including: tuple[pathlib.Path, ...],
-    flag: bool = False,
-) -> None:
-    """Adds the bindings of a text to `found` and its lines to `texts`, includes in their place."""
-    lines, done = text.splitlines(), 0
-    try:
-        for statement in config_parser.ConfigParser(text, _References()):
-            at = where if flag else f"{where}, line {statement.location.line_num}"
-            if isinstance(statement, config_parser.IncludeStatement):
-                line = statement.location.line_num
-                texts.append("\n".join(lines[done : line - 1]))
-                done = line
-                _read(find_file(statement.filename, places), places, found, texts, including)
-            elif isinstance(statement, config_parser.BindingStatement):
-                references = _references_in(statement.value)
-                macros = tuple(each.name for each in references if each.macro)
-                classes = tuple(each.name for each in references if not each.macro)
-                name, parameter = statement.selector, statement.arg_name
-                found.append(Binding(name, parameter, at, macros, classes, _REQUIRED in macros))
-            elif isinstance(statement, config_parser.ImportStatement):
-                raise ValueError(f"{at}: import statements are not used here; remove it")
-    except SyntaxError as error:
-        at = where if flag else f"{where}, line {error.lineno}"
-        shown = (error.text or "").strip()
-        raise ValueError(f"{at}: this is not gin: {error.msg} {shown!r}") from None
-    texts.append("\n".join(lines[done:]))
-
-
 def _check(found: Sequence[Binding], whole: bool = True) -> None:
     """Refuses names that nothing knows, macros that nothing uses and values that are missing.
 
     Of files that describe no whole run, the run's own values and macros may be missing or unused.
     """
     macros = {each.name for each in found if not each.parameter}
-    used = {macro for each in found for macro in each.macros} - {_REQUIRED}
+    used = {macro for each in found for macro in each.macros} - {REQUIRED}
     for each in found:
         for name in (each.name,) if each.parameter else ():
-            _check_name(name, CONFIGURABLES, each.where, "configurable")
+            check_name(name, CONFIGURABLES, each.where, "configurable")
             fields = [field.name for field in dataclasses.fields(CONFIGURABLES[name])]
-            _check_name(each.parameter, fields, each.where, f"parameter of {name}", f"{name}.")
+            check_name(each.parameter, fields, each.where, f"parameter of {name}", f"{name}.")
         for name in each.configurables:
-            _check_name(name.split("/")[-1], CONFIGURABLES, each.where, "configurable", "@")
+            check_name(name.split("/")[-1], CONFIGURABLES, each.where, "configurable", "@")
         for name in each.macros:
-            if name != _REQUIRED:
-                _check_name(name, macros, each.where, "macro", "%")
+            if name != REQUIRED:
+                check_name(name, macros, each.where, "macro", "%")
         if whole and not each.parameter:
-            _check_name(each.name, used, each.where, "macro")
+            check_name(each.name, used, each.where, "macro")
     last = {(each.name, each.parameter): each for each in found}
-    missing = [each for each in last.values() if each.required]
-    if whole and missing:
-        names = [f"{each.name}{'.' if each.parameter else ''}{each.parameter}" for each in missing]
-        flags = " ".join(f"--gin.{name}=..." for name in names)
-        raise KeyError(f"{missing[0].where}: required values are missing; give them: {flags}")
+    if whole:
+        check_required(last)
     graph: dict[str, list[str]] = {}
     for each in last.values():
         names = [*each.macros, *(name.split("/")[-1] for name in each.configurables)]
@@ -280,14 +171,6 @@ def _check(found: Sequence[Binding], whole: bool = True) -> None:
             f"the gin files say nothing about {', '.join(lacking)}; bind them, or include a file "
             "that does, such as 'runs/base.gin'"
         )
-
-
-def _check_name(name: str, known: Iterable[str], where: str, what: str, mark: str = "") -> None:
-    known = sorted(known)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean {mark}{near[0]}?" if near else f"known: {', '.join(known)}"
-        raise KeyError(f"{where}: unknown {what} {mark}{name}; {advice}")
 
 
 def _with_place(message: str, found: Sequence[Binding]) -> str:

@@ -11,9 +11,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from rt2_jax.data.model_inputs import InputSpec
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.models.make_model import make_model
 from rt2_jax.models.parts import Part, model_parts
+from rt2_jax.training.freezing import split_frozen
 from rt2_jax.training.run import Run
 
 
@@ -70,12 +71,20 @@ def bins_table(run: Run) -> str:
 
 
 def parameter_table(run: Run) -> str:
-    """Every parameter: shape, dtype, how it lies on the mesh, bytes on a device."""
-    rows = [("parameter", "shape", "dtype", "layout", "bytes per device")]
+    """Every parameter: shape, dtype, how it lies on the mesh, bytes on a device, if it trains."""
+    frozen = run.initializer.frozen
+    rows = [("parameter", "shape", "dtype", "layout", "bytes per device", "trains")]
     for name, leaf in flatten_dict(run.initializer.abstract.params, sep="/").items():
         layout = ", ".join(str(axis) for axis in leaf.sharding.spec) or "whole"
         rows.append(
-            (name, " x ".join(map(str, leaf.shape)), str(leaf.dtype), layout, f"{_held(leaf):,}")
+            (
+                name,
+                " x ".join(map(str, leaf.shape)),
+                str(leaf.dtype),
+                layout,
+                f"{_held(leaf):,}",
+                "frozen" if name in frozen else "yes",
+            )
         )
     return _table(rows)
 
@@ -88,9 +97,10 @@ def parts_table(parts: Sequence[Part]) -> str:
         if part.published is not None:
             lacking = ", ".join(part.published.elsewhere)
             where = f"{part.published.source}{f'; with {lacking}' if lacking else ''}"
-            source = (f"{part.published.parameters:,}", f"{100 * part.difference:+.3f} %", where)
+            source = (f"{part.published.parameters:,}", part.difference, where)
         rows.append((part.name, f"{part.parameters:,}", *source))
-    rows.append(("all", f"{sum(part.parameters for part in parts):,}", "", "", ""))
+    total = sum(part.parameters for part in parts if not part.name.startswith("of it"))
+    rows.append(("all", f"{total:,}", "", "", ""))
     return _table(rows)
 
 
@@ -100,7 +110,7 @@ def abstract_parts(config: ModelConfig) -> tuple[Part, ...]:
         config.image_slots,
         config.image_size,
         encoder_length=64,
-        decoder_length=12,
+        decoder_length=2,
         placeholders_per_image=config.placeholders_per_image,
     ).batch_shapes(1)
     model = make_model(config)
@@ -114,7 +124,12 @@ def memory_table(run: Run) -> str:
     """Exact bytes of the state and of a batch; activations are not in it."""
     state = run.initializer.abstract
     rows = [("what", "numbers", "bytes", "bytes per device")]
-    for name, tree in (("parameters", state.params), ("optimizer", state.param_states)):
+    trained, _ = split_frozen(state.params, run.initializer.frozen)
+    for name, tree in (
+        ("parameters", state.params),
+        ("of them trained", trained),
+        ("optimizer", state.param_states),
+    ):
         leaves = jax.tree.leaves(tree)
         rows.append(
             (

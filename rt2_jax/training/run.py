@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from rt2_jax.actions.codec import ActionCodec
-from rt2_jax.actions.identity import differences
+from rt2_jax.actions.identity import differences, without
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.batches import MixtureBatches
 from rt2_jax.data.cache import StepSource
@@ -23,15 +23,17 @@ from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_c
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
-from rt2_jax.models.config import config_to_json
+from rt2_jax.models.config import FREE_FIELDS
+from rt2_jax.models.config_json import config_to_json
 from rt2_jax.models.model import TransformerModel
+from rt2_jax.models.rt1.config import RT1Config
 from rt2_jax.training.checkpoints import (
     Checkpoints,
+    check_optimizer,
     check_params,
     checkpoint_path,
     find_checkpoint,
     read_description,
-    restore_params,
 )
 from rt2_jax.training.description import RunDescription, check_fits
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
@@ -40,6 +42,7 @@ from rt2_jax.training.mesh import make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
+from rt2_jax.training.resampling import restore_resampled, stored_model, stored_params
 from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
@@ -75,8 +78,8 @@ class Run:
     batch_shapes: Mapping[str, tuple[int, ...]]
     initial_checkpoint: pathlib.Path | None
 
-    def batches(self) -> MixtureBatches:
-        """This process's part of the run's batches."""
+    def batches(self, host: int | None = None, hosts: int | None = None) -> MixtureBatches:
+        """This process's part of the run's batches, or another one's of `hosts`."""
         make: Callable[..., MixtureBatches] = functools.partial(
             MixtureBatches, workers=self.config.workers
         )
@@ -90,8 +93,8 @@ class Run:
             seed=self.config.data_seed,
             global_batch_size=self.config.global_batch_size,
             may_change=self.config.may_change_data,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            host=jax.process_index() if host is None else host,
+            hosts=jax.process_count() if hosts is None else hosts,
         )
 
 
@@ -106,6 +109,11 @@ def prepare(config: RunConfig) -> Run:
     directory = pathlib.Path(config.model_dir)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"RunConfig.model_dir: {directory} is a file, expected a folder")
+    if isinstance(config.model, RT1Config) and config.model.instruction != "tokens":
+        raise ValueError(
+            f"RT1Config.instruction: found {config.model.instruction!r}, but no vectors are read from "
+            "data; make it 'tokens'"
+        )
     manifest = _load_manifest(config)
     if not config.model.writes_text:
         manifest = manifest.robots()
@@ -179,12 +187,12 @@ def prepare(config: RunConfig) -> Run:
         np.array([config.loss_weight(task.info) for task in manifest.tasks]),
         np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
     )
-    initializer = train_state_initializer(model, partitioner, shapes, types)
+    initializer = train_state_initializer(model, partitioner, shapes, types, config.frozen)
     initial = None
     if config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
         _check_initial(initial, description)
-        check_params(initial, initializer.abstract.params)
+        check_params(initial, stored_params(initial, config.model, initializer.abstract.params))
         _check_initial_model(initial, description)
     return Run(
         config=config,
@@ -221,6 +229,7 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
         run.description.check_same(
             read_description(before), str(before), may_change_data=config.may_change_data
         )
+        check_optimizer(before, run.initializer)
     new = _new_state(run) if before is None else None
     first = jax.process_index() == 0
     with (
@@ -331,20 +340,15 @@ def _check_initial(path: pathlib.Path, description: RunDescription) -> None:
         )
 
 
-# What a run may change of the model that it begins with: shapes are checked parameter by parameter.
-_CHANGEABLE = ("dropout_rate", "dtype", "image_slots", "scan_layers")
+# What a run may change of the model that it begins with: shapes are checked parameter by parameter,
+# and positions of pictures of another size are resampled.
+_CHANGEABLE = ("dropout_rate", "dtype", "image_size", "image_slots", "scan_layers", *FREE_FIELDS)
 
 
 def _check_initial_model(path: pathlib.Path, description: RunDescription) -> None:
     """Refuses what no shape tells, as another number of heads: weights would mean other things."""
-
-    def fixed(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: fixed(each) for name, each in value.items() if name not in _CHANGEABLE}
-
-    theirs, ours = read_description(path).get("model"), config_to_json(description.model)
-    lines = differences(fixed(theirs), fixed(ours))
+    theirs, ours = config_to_json(stored_model(path)), config_to_json(description.model)
+    lines = differences(without(theirs, _CHANGEABLE), without(ours, _CHANGEABLE))
     if lines:
         raise ValueError(
             f"{path}: was trained with another model than this run's, though its parameters have "
@@ -357,14 +361,16 @@ def _new_state(run: Run) -> TrainState:
     abstract = run.initializer.abstract.params
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
     if run.initial_checkpoint is not None:
-        state = state.replace(params=restore_params(run.initial_checkpoint, abstract))
+        params = restore_resampled(run.initial_checkpoint, run.config.model, abstract)
+        state = state.replace(params=params)
     vocabulary = run.description.action_vocabulary
     if run.config.ordinal_action_tokens:
-        assert vocabulary is not None  # `prepare` has seen to it
+        config = run.config.model
+        assert vocabulary is not None and not isinstance(config, RT1Config)  # `prepare` saw to it
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         order = jax.jit(
             lambda params: order_action_tokens(
-                params, vocabulary.ids, run.config.model.text.embedding_stddev
+                params, vocabulary.ids, config.text.embedding_stddev
             ),
             out_shardings=shardings,
             donate_argnums=0,

@@ -9,8 +9,9 @@ from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.vocabulary import ROUTES
 from rt2_jax.data.task_info import TaskInfo
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.freezing import check_patterns
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
 from rt2_jax.training.optimizers import Optimizer
@@ -60,6 +61,8 @@ class RunConfig:
       workers: processes that make examples; 0 for a thread.
       mesh: of the devices.
       step: microbatches and clipping.
+      frozen: regular expressions; parameters whose whole path, as `vision/norm/scale`, one of them
+        matches stay as they are: no gradient, no decay, no optimizer state.
       z_loss: coefficient of the z-loss.
       label_smoothing: of the training loss.
       loss_normalizing_factor: see `normalize_weights`.
@@ -70,7 +73,8 @@ class RunConfig:
       tensorboard: writes event files beside the JSONL.
 
     Raises:
-      ValueError: an unknown `action_tokens`, no folder, or a number out of its range.
+      ValueError: an unknown `action_tokens`, no folder, no regular expression, or a number out of
+        its range.
     """
 
     model_dir: str
@@ -105,6 +109,7 @@ class RunConfig:
     workers: int = 0
     mesh: MeshShape = MeshShape()
     step: StepConfig = StepConfig()
+    frozen: tuple[str, ...] = ()
     z_loss: float = 0.0
     label_smoothing: float = 0.0
     loss_normalizing_factor: float | str | None = None
@@ -142,6 +147,7 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"RunConfig.{name}: found {value}, expected {least} or more")
+        check_patterns(self.frozen)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"RunConfig.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from rt2_jax.models.losses import normalize_weights
+from rt2_jax.training.freezing import join_frozen, split_frozen
 from rt2_jax.training.metrics import SourceRules, SourceSums, StepMetrics
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.train_state import Model, TrainState, TrainStateInitializer
@@ -71,19 +72,21 @@ def make_train_step(
     `loss_normalizing_factor` says of the whole batch. (T5X divides within every microbatch and adds
     up, which multiplies gradients by up to their number.) The key of a step's dropout is a function
     of the run's key and the step. A step whose loss or gradient is not finite changes nothing but
-    the step. The memory of the state given is used again.
+    the step. Frozen parameters have no gradient, not in the norm either, and are passed on as they
+    are. The memory of the state given is used again.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, initializer.abstract)
 
     def gradients(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, jax.Array, SourceSums]:
         """Of the loss summed over these examples; the loss; the sums for each source."""
+        trained, kept = split_frozen(params, initializer.frozen)
 
-        def summed_loss(params: Any) -> tuple[jax.Array, SourceSums]:
-            sums = model.example_sums(params, batch, rng)
+        def summed_loss(trained: Any) -> tuple[jax.Array, SourceSums]:
+            sums = model.example_sums(join_frozen(trained, kept), batch, rng)
             loss = jnp.sum(sums.cross_entropy + sums.z_loss)
             return loss, SourceSums.of(sums, batch["source_id"], len(rules.names))
 
-        (loss, sources), grads = jax.value_and_grad(summed_loss, has_aux=True)(params)
+        (loss, sources), grads = jax.value_and_grad(summed_loss, has_aux=True)(trained)
         return grads, loss, sources
 
     def accumulated(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, jax.Array, SourceSums]:
@@ -125,17 +128,19 @@ def make_train_step(
             scale = jnp.minimum(1.0, config.clip_norm / norm)
             grads = jax.tree.map(lambda grad: grad * scale, grads)
         rate = learning_rate(state.step)
+        trained, kept = split_frozen(state.params, initializer.frozen)
         updates, param_states = initializer.transformation.update(
-            grads, state.param_states, state.params, step=state.step, learning_rate=rate
+            grads, state.param_states, trained, step=state.step, learning_rate=rate
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
         def choose(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(finite, new, old)
 
+        new = jax.tree.map(choose, optax.apply_updates(trained, updates), trained)
         new_state = TrainState(
             step=state.step + 1,
-            params=jax.tree.map(choose, optax.apply_updates(state.params, updates), state.params),
+            params=join_frozen(new, kept),
             param_states=jax.tree.map(choose, param_states, state.param_states),
         )
         return new_state, StepMetrics(loss / divisor, norm, rate, ~finite, sources)

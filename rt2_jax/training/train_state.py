@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -11,6 +11,7 @@ import optax
 from flax import serialization, struct
 
 from rt2_jax.models.losses import ExampleSums
+from rt2_jax.training.freezing import frozen_names, split_frozen
 from rt2_jax.training.partitioning import Partitioner, logical_axes
 
 
@@ -41,7 +42,7 @@ class TrainState:
     Attributes:
       step: int32 [], how many steps were taken: the index of the next batch.
       params: the parameters.
-      param_states: the optimizer's state.
+      param_states: the optimizer's state, of the parameters that train alone.
     """
 
     step: Any
@@ -74,13 +75,15 @@ class TrainStateInitializer:
 
     Attributes:
       init: (key) -> `TrainState`, compiled; it needs the devices.
-      transformation: the optimizer of these parameters.
+      transformation: the optimizer of the parameters that train.
       abstract: the state's shapes, dtypes and shardings; no device memory was used for it.
+      frozen: the paths of the parameters that don't train.
     """
 
     init: Any = struct.field(pytree_node=False)
     transformation: optax.GradientTransformationExtraArgs = struct.field(pytree_node=False)
     abstract: TrainState
+    frozen: frozenset[str] = struct.field(pytree_node=False, default=frozenset())
 
 
 def train_state_initializer(
@@ -88,6 +91,7 @@ def train_state_initializer(
     partitioner: Partitioner,
     input_shapes: Mapping[str, tuple[int, ...]],
     input_types: Mapping[str, Any] | None = None,
+    frozen: Sequence[str] = (),
 ) -> TrainStateInitializer:
     """Everything about a model's state that is known before memory is used for it.
 
@@ -96,10 +100,11 @@ def train_state_initializer(
       partitioner: the mesh and the rules.
       input_shapes: the global shape of every feature of a batch.
       input_types: their dtypes.
+      frozen: regular expressions; parameters whose path one of them matches don't train.
 
     Raises:
       TypeError: the model has no optimizer.
-      KeyError, ValueError: the parameters cannot be laid out so.
+      KeyError, ValueError: the parameters cannot be laid out or frozen so.
     """
     if not hasattr(model.optimizer_def, "transformation"):
         raise TypeError(
@@ -112,11 +117,13 @@ def train_state_initializer(
 
     shapes = jax.eval_shape(variables, jax.random.key(0))
     axes = logical_axes(shapes["params_axes"])
-    transformation = model.optimizer_def.transformation(axes)
+    names = frozen_names(shapes["params"], frozen)
+    transformation = model.optimizer_def.transformation(split_frozen(axes, names)[0])
 
     def init(rng: jax.Array) -> TrainState:
         params = variables(rng)["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(params))
+        trained, _ = split_frozen(params, names)
+        return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(trained))
 
     state = jax.eval_shape(init, jax.random.key(0))
     parameters = partitioner.parameter_shardings(state.params, axes)
@@ -130,4 +137,6 @@ def train_state_initializer(
         state,
         shardings,
     )
-    return TrainStateInitializer(jax.jit(init, out_shardings=shardings), transformation, abstract)
+    return TrainStateInitializer(
+        jax.jit(init, out_shardings=shardings), transformation, abstract, names
+    )

@@ -24,7 +24,7 @@ from rt2_jax.models.config import (
     VisionConfig,
     VisionLanguageConfig,
 )
-from rt2_jax.models.make_model import make_model
+from rt2_jax.models.rt1.config import EfficientNetConfig, RT1Config
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.checkpoints import Checkpoints
 from rt2_jax.training.description import RunDescription
@@ -171,7 +171,30 @@ def _decoder_only(vocab_size):
     return DecoderVisionLanguageConfig(VISION, text, SLOTS)
 
 
-MODELS = {"encoder_decoder": _encoder_decoder, "decoder_only": _decoder_only}
+def _rt1(vocab_size):
+    return RT1Config(
+        EfficientNetConfig(image_size=(16, 16), width=0.5, depth=0.5, num_stages=2),
+        image_slots=tuple(sorted(SLOTS, key=lambda slot: slot[1])),
+        instruction="tokens",
+        instruction_dim=32,
+        vocab_size=vocab_size,
+        instruction_layers=1,
+        instruction_heads=4,
+        instruction_mlp_dim=64,
+        token_learner_dim=16,
+        tokens_per_image=4,
+        embed_dim=32,
+        num_layers=2,
+        num_heads=4,
+        head_dim=8,
+        feed_forward="swiglu",
+        mlp_dim=64,
+        action_tokens=8,
+        dropout_rate=0.0,
+    )
+
+
+MODELS = {"encoder_decoder": _encoder_decoder, "decoder_only": _decoder_only, "rt1": _rt1}
 
 
 def describe(root, horizon=1, mixture="half", plan=0, state=(), family="encoder_decoder"):
@@ -179,10 +202,12 @@ def describe(root, horizon=1, mixture="half", plan=0, state=(), family="encoder_
     tokenizer = load_vocabulary()
     codec = UniformBins(256, horizon)
     manifest = load_manifest(manifest_path(root, mixture, "train"))
-    length = plan + 8 * horizon + 2
     model = MODELS[family](tokenizer.vocab_size)
+    if not model.writes_text:
+        manifest = manifest.robots()
+    length = plan + 8 * horizon + (2 if model.writes_text else 0)
     inputs = InputSpec(
-        SLOTS,
+        model.image_slots,
         (16, 16),
         32,
         length,
@@ -190,6 +215,7 @@ def describe(root, horizon=1, mixture="half", plan=0, state=(), family="encoder_
         plan_length=plan,
         state_fields=state,
         placeholders_per_image=model.placeholders_per_image,
+        answer_end=model.writes_text,
     )
     cache = open_caches(manifest, root)[0]
     features = ModelInputs(inputs, tokenizer).observe(
@@ -225,7 +251,7 @@ def training_examples(description, root):
 def make_state(description, root, seed=0):
     """A new train state."""
     batch = training_examples(description, root)
-    model = make_model(description.model, Adafactor())
+    model = description.make_model(Adafactor())
     partitioner = Partitioner(make_mesh(MeshShape(), jax.devices()[:1]))
     initializer = train_state_initializer(
         model,
@@ -238,7 +264,7 @@ def make_state(description, root, seed=0):
 
 def overfit(description, params, batch, steps=200):
     """Weights that know these examples by heart."""
-    model = make_model(description.model, loss_normalizing_factor="NUM_REAL_TARGET_TOKENS")
+    model = description.make_model(loss_normalizing_factor="NUM_REAL_TARGET_TOKENS")
     optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0, 6e-3, 20, steps))
     batch = {name: jax.numpy.asarray(value) for name, value in batch.items()}
 

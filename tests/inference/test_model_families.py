@@ -5,7 +5,7 @@ import pytest
 
 from rt2_jax.data.examples import TaskExamples
 from rt2_jax.data.manifest import open_caches
-from rt2_jax.inference.engine import PolicyEngine
+from rt2_jax.inference.engine import PolicyEngine, Question
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,23 @@ def test_a_decoder_only_model_answers_what_it_learned_by_heart(served, caches):
     rows = [inputs.observed(questions.example(i)) for i in range(len(web))]
     found = [answer.split() for answer in engine.decode_text(rows)]
     assert found == [web[i].target.split() for i in range(len(web))]
+
+
+def test_rt1_answers_what_it_learned_by_heart_from_robots_alone(small, caches, learn):
+    description = small.describe(caches, family="rt1")
+    assert [task.info.name for task in description.manifest.tasks] == ["arm_pick"]
+    engine = PolicyEngine.from_checkpoint(learn(description), (4,))
+    inputs, task = description.model_inputs, engine.robot_task()
+    [cache] = open_caches(description.manifest, caches)
+    examples = TaskExamples(0, cache, inputs, engine.action_tokens(task))
+    rows = [examples.example(i) for i in range(len(cache))]
+    assert set(rows[0]["decoder_loss_weights"]) == {1.0}  # actions end without a token
+    plans, tokens, scores = engine.decode_actions([inputs.observed(row) for row in rows], task)
+    wanted = np.stack([row["decoder_target_tokens"] for row in rows])
+    assert (tokens == wanted).mean() > 0.9
+    assert set(plans) == {""} and np.all(np.isfinite(scores))
+    with pytest.raises(ValueError, match="writes actions only; it cannot answer"):
+        engine.answer([Question("Q: what is this? A:")])
 
 
 def test_its_served_features_are_those_of_training(served, caches):

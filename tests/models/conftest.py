@@ -173,3 +173,37 @@ def model(config):
 @pytest.fixture(scope="session")
 def batch(config):
     return _make_batch(config)
+
+
+# Softmax and losses; norms; sums over features, keys, tokens.
+_EXACT = {"exp", "exp2", "log", "log1p", "rsqrt", "sqrt", "reduce_sum", "reduce_max", "cumsum"}
+
+
+def _operations(jaxpr):
+    """Every operation of a program, those inside of loops and calls too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from _operations(inner)
+
+
+def _rounded(function, *arguments):
+    """Names of the operations that must be exact and are computed in bfloat16."""
+    found, seen = set(), set()
+    for equation in _operations(jax.make_jaxpr(function)(*arguments).jaxpr):
+        name = equation.primitive.name
+        seen.add(name)
+        if name in _EXACT and any(x.aval.dtype == jnp.bfloat16 for x in equation.invars):
+            found.add(name)
+    assert {"exp", "rsqrt", "reduce_sum", "dot_general"} <= seen
+    return found
+
+
+@pytest.fixture(scope="session")
+def rounded():
+    """`rounded(function, *arguments)`: what must be exact and is computed in bfloat16."""
+    return _rounded

@@ -6,13 +6,23 @@ import json
 
 import pytest
 
-from rt2_jax.models.config import TextConfig, config_from_json, config_to_json, tiny_config
+from rt2_jax.models.config import TextConfig, tiny_config
+from rt2_jax.models.config_json import config_from_json, config_to_json
 from rt2_jax.models.published import GEMMA_2B, PALM_8B
+from rt2_jax.models.published_vision import VIT_22B
 
 
 def test_a_configuration_survives_json_text(config):
     text = json.dumps(config_to_json(config))
     assert config_from_json(json.loads(text)) == config
+
+
+def test_what_older_checkpoints_do_not_say_of_a_vision_transformer_is_what_it_was_then(patches):
+    data = config_to_json(patches)
+    for name in ("parallel_block", "qk_norm", "qkv_bias", "norm_bias", "norm_centering"):
+        del data["vision"][name]
+    assert config_from_json(data) == patches
+    assert config_from_json(config_to_json(VIT_22B)) == VIT_22B
 
 
 def test_a_part_alone_survives_json_too(patches):
@@ -23,6 +33,12 @@ def test_a_part_alone_survives_json_too(patches):
 def test_a_decoder_only_model_survives_json_text(published):
     text = json.dumps(config_to_json(published))
     assert config_from_json(json.loads(text)) == published
+
+
+def test_a_checkpoint_from_before_a_field_is_read_with_what_was_done_then(patches):
+    data = config_to_json(patches)
+    del data["remat"], data["attention"]
+    assert config_from_json(data) == patches
 
 
 def test_a_class_outside_the_registry_is_never_made(patches):
@@ -36,7 +52,7 @@ def test_a_class_outside_the_registry_is_never_made(patches):
     ("change", "error", "message"),
     [
         (lambda d: d["vision"].pop("mlp_dim"), KeyError, r"model\.vision: missing keys.*mlp_dim"),
-        (lambda d: d.update(remat=True), KeyError, "model: .*unknown keys.*remat"),
+        (lambda d: d.update(depth=True), KeyError, "model: .*unknown keys.*depth"),
         (lambda d: d["text"].update(num_heads=True), TypeError, r"model\.text\.num_heads: .*int"),
         (lambda d: d["text"].update(num_heads="8"), TypeError, r"model\.text\.num_heads: .*int"),
         (lambda d: d.update(image_slots=[["front"]]), TypeError, r"model\.image_slots: "),
@@ -106,6 +122,8 @@ def test_a_decoder_only_model_that_cannot_be_is_refused(values, message):
     ("values", "message"),
     [
         ({"dtype": "float16"}, "dtype: found 'float16', expected one of float32, bfloat16"),
+        ({"remat": True}, "remat: found True, expected one of none, full, dots, named"),
+        ({"attention": "flash"}, "attention: found 'flash', expected one of xla, fused"),
         ({"image_slots": ()}, r"image_slots: found \(\), expected at least one"),
         ({"image_slots": (("front", 0), ("front", 0))}, "image_slots: .*each once"),
     ],

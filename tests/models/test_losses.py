@@ -47,7 +47,7 @@ def test_label_smoothing_is_the_cross_entropy_to_the_smoothed_distribution():
 
 @pytest.mark.parametrize(
     ("factor", "divisor"),
-    [(None, 1), (7.0, 7), ("NUM_REAL_TARGET_TOKENS", 2), ("NUM_TOTAL_TARGET_TOKENS", 4)],
+    [(None, 1), (7.0, 7), ("NUM_REAL_TARGET_TOKENS", 3.5), ("NUM_TOTAL_TARGET_TOKENS", 4)],
 )
 def test_the_loss_is_divided_as_t5x_divides_it(factor, divisor):
     batch = {"decoder_target_tokens": TARGETS, "decoder_loss_weights": WEIGHTS}

@@ -150,9 +150,28 @@ def test_the_checkpoint_of_another_run_is_refused_with_all_that_differs(descript
     assert message.endswith("or start it as that one was started")
 
 
+def test_a_run_goes_on_with_a_field_of_the_model_that_its_checkpoint_does_not_know(description):
+    def change(data):
+        del data["model"]["vision"]["qk_norm"]
+
+    description.check_same(broken(description.to_json(), change), "there")
+
+
 def test_a_run_goes_on_with_other_code(description):
     def change(data):
         data["code_version"] = "0.0.1"
         data["example_input"]["encoder_input_tokens"][0] += 1
 
     description.check_same(broken(description.to_json(), change), "there")
+
+
+def test_a_run_goes_on_with_another_way_to_compute_the_same(description):
+    def change(data):
+        data["model"]["attention"], data["model"]["remat"] = "fused", "full"
+
+    description.check_same(broken(description.to_json(), change), "there")
+
+    def change_before_the_fields(data):
+        del data["model"]["attention"], data["model"]["remat"]
+
+    description.check_same(broken(description.to_json(), change_before_the_fields), "there")

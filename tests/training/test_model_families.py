@@ -97,6 +97,7 @@ def loss_and_gradients(family, mesh):
         5,
         4,
         placeholders_per_image=config.placeholders_per_image,
+        answer_end=config.writes_text,
     )
     batch = batch_of(spec)
     devices = jax.devices()[: 1 if mesh == "one" else 8]

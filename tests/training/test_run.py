@@ -196,7 +196,8 @@ def test_an_initial_checkpoint_whose_shapes_mean_other_things_is_refused(
     with pytest.raises(ValueError, match="same shapes: text.relative_max_distance: .*, not 64$"):
         prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, text=text)))
     dropped = dataclasses.replace(config.model.text, dropout_rate=0.5)
-    prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, text=dropped)))
+    free = dataclasses.replace(config.model, text=dropped, attention="fused", remat="full")
+    prepare(dataclasses.replace(config, model=free))
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(run_config, tmp_path):

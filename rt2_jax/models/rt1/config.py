@@ -224,6 +224,16 @@ class RT1Config:
         return self.vision.image_size
 
     @property
+    def placeholders_per_image(self) -> int:
+        """Tokens that stand for a picture in a decoder's input: there is none."""
+        return 0
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether it can answer in words: it writes actions only."""
+        return False
+
+    @property
     def num_image_tokens(self) -> int:
         """Of all slots together."""
         return len(self.image_slots) * self.tokens_per_image

@@ -27,7 +27,7 @@ class SentenceEncoder(nn.Module):
         """int32 [B, L], 0 is padding -> `dtype` [B, instruction_dim]; zeros for no tokens."""
         config = self.config
         mask, places = tokens != PADDING, jnp.arange(tokens.shape[1])[None]
-        bias = RelativePositionBias(
+        bias, _ = RelativePositionBias(
             config.instruction_heads,
             num_buckets=32,
             max_distance=128,
@@ -37,7 +37,6 @@ class SentenceEncoder(nn.Module):
         layers = apply_layers(
             EncoderLayer,
             {
-                "style": "t5",
                 "num_heads": config.instruction_heads,
                 "head_dim": config.instruction_dim // config.instruction_heads,
                 "mlp_dim": config.instruction_mlp_dim,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -102,7 +104,7 @@ class RT1Module(nn.Module):
         return self.transformer(tokens, mask, num_action_tokens, not enable_dropout)
 
 
-def _check(value: jax.Array, name: str, dtype: object, shape: tuple[int | None, ...]) -> None:
+def _check(value: jax.Array, name: str, dtype: Any, shape: tuple[int | None, ...]) -> None:
     """Refuses an input of another dtype or shape; None in `shape` is any number."""
     if value.dtype != dtype:
         raise TypeError(f"{name}: found {value.dtype}, expected {jnp.dtype(dtype)}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rt2_jax.models.config import config_from_json, config_to_json
+from rt2_jax.models.config_json import config_from_json, config_to_json
 from rt2_jax.models.decoder_model import DecoderVisionLanguageModel
 from rt2_jax.models.decoder_vision_language import DecoderVisionLanguageModule
 from rt2_jax.models.layer_stack import stack_layers, unstack_layers

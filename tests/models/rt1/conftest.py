@@ -29,7 +29,7 @@ STORED = RT1Config(
     num_bins=11,
 )
 LEARNED = RT1Config(
-    vision=dataclasses.replace(VISION, norm="group", padding="even"),
+    vision=dataclasses.replace(VISION, num_stages=1, norm="group", padding="even"),
     image_slots=(("front", -1), ("wrist", -1), ("front", 0), ("wrist", 0)),
     instruction="tokens",
     vocab_size=20,

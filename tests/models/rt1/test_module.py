@@ -69,10 +69,7 @@ def test_every_action_token_sees_every_present_picture_of_its_row_only(config, m
 
 def test_no_action_token_sees_another(config, make_params, make_inputs):
     params, mask = make_params(config), make_inputs(config)[1][:1]
-    tokens = draw_tokens(config, 1)
-    found = [part(config, params, "decode", tokens, mask, count=count) for count in (2, 5)]
-    np.testing.assert_allclose(found[0], found[1][:, :2], **CLOSE)
-    table = params["transformer"]["pos_embedding"]
+    tokens, table = draw_tokens(config, 1), params["transformer"]["pos_embedding"]
 
     @jax.jit
     @jax.jacrev
@@ -125,18 +122,12 @@ def test_the_tokens_of_a_picture_can_be_kept_for_later_steps(stored, make_params
     np.testing.assert_allclose(np.concatenate(one_by_one, axis=1), all_at_once, **CLOSE)
 
 
-def learn(config, images, mask, instruction, steps):
-    """The losses of a new model on these examples with random targets."""
+def learn(config, params, images, mask, instruction, steps):
+    """The losses on these examples with random targets."""
     module, count = RT1Module(config), config.action_tokens
     draw = np.random.default_rng(3)
     targets = jnp.asarray(draw.integers(0, config.num_bins, (len(images), count)))
     optimizer = optax.adam(1e-2)
-
-    @jax.jit
-    def begin(key):
-        params = module.init(key, images, mask, instruction, count)["params"]
-        params = jax.tree.map(lambda x: x.value, params, is_leaf=lambda x: hasattr(x, "names"))
-        return params, optimizer.init(params)
 
     @jax.jit
     def step(params, state):
@@ -148,50 +139,47 @@ def learn(config, images, mask, instruction, steps):
         updates, state = optimizer.update(gradients, state)
         return optax.apply_updates(params, updates), state, value
 
-    params, state = begin(jax.random.key(0))
-    losses = []
+    state, losses = optimizer.init(params), []
     for _ in range(steps):
         params, state, value = step(params, state)
         losses.append(float(value))
     return losses
 
 
-def test_random_examples_are_learned_by_heart(learned, make_inputs):
+def test_random_examples_are_learned_by_heart(learned, make_params, make_inputs):
     config = dataclasses.replace(
         learned,
-        vision=dataclasses.replace(learned.vision, num_stages=1),
         image_slots=learned.image_slots[-1:],
-        scan_layers=True,
-        dropout_rate=0.0,
+        instruction_layers=1,
+        num_layers=1,
     )
     images, mask, instruction = make_inputs(config, rows=8)
     # Half of them differ in their instructions only.
-    losses = learn(config, images.at[4:].set(images[:4]), mask, instruction, steps=150)
-    assert 2 < losses[0] < 4
+    images = images.at[4:].set(images[:4])
+    losses = learn(config, make_params(config), images, mask, instruction, steps=60)
     # What does not read the instruction cannot get below log(2), nearly.
-    assert losses[-1] < 0.3, losses[::10]
+    assert losses[0] > 2 and losses[-1] < 0.3, losses[::10]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vocab_size", [0, 50])
 def test_the_tiny_one_learns_random_examples_by_heart(make_inputs, vocab_size):
     config = rt1_tiny(vocab_size)
-    losses = learn(config, *make_inputs(config, rows=8), steps=60)
+    inputs = make_inputs(config, rows=8)
+    init = functools.partial(RT1Module(config).init, num_action_tokens=config.action_tokens)
+    boxed = jax.jit(init)(jax.random.key(0), *inputs)["params"]
+    params = jax.tree.map(lambda x: x.value, boxed, is_leaf=lambda x: hasattr(x, "names"))
+    losses = learn(config, params, *inputs, steps=60)
     assert 5 < losses[0] < 9
     assert losses[-1] < 0.1, losses[::10]
 
 
 def test_scanned_and_written_out_layers_agree(learned, make_params, make_inputs):
     scanned, params = dataclasses.replace(learned, scan_layers=True), make_params(learned)
-    _, mask, instruction = make_inputs(learned)
-
-    def both(*rest, **options):
-        expected = part(learned, params, *rest, **options)
-        found = part(scanned, stack_layers(params), *rest, **options)
-        np.testing.assert_allclose(found, expected, **CLOSE)
-
-    both("encode_instruction", instruction)
-    both("decode", draw_tokens(learned, 2), mask, count=3)
+    inputs = draw_tokens(learned, 2), make_inputs(learned)[1]
+    expected = part(learned, params, "decode", *inputs, count=3)
+    found = part(scanned, stack_layers(params), "decode", *inputs, count=3)
+    np.testing.assert_allclose(found, expected, **CLOSE)
 
 
 def test_every_parameter_has_axes_that_t5x_knows(config, boxed):
