@@ -40,7 +40,8 @@ def paligemma_map(config: DecoderVisionLanguageConfig) -> tuple[Entry, ...]:
 def published_paligemma_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same arrays under the names of the files that Google published.
 
-    Transformers has renamed the parts twice since then (4.52 and 5.0), and saves its new names.
+    Transformers renames the parts from release to release: 5.24 leaves `vision_model.` out when it
+    saves, and has `model.` before the parts in memory.
     """
     renamed = {}
     for name, array in arrays.items():
