@@ -20,11 +20,11 @@ with its parameters, and the number that was published of it where there is one.
     rt2 train --gin_file=models/rt2_palix_55b.gin --dry_run
 
 Shapes are computed without memory, the 55 B model's in a few seconds. Published numbers have two to
-four digits. The difference is that of the part together with what the published number includes and
-the model here leaves out; the source names it.
+four digits. What is compared is the part together with what the published number includes and the
+model here leaves out; the source names it.
 
-| model | part | parameters | published | difference | source |
-|---|---|---|---|---|---|
+| model | part | parameters | compared | published | difference | source |
+|---|---|---|---|---|---|---|
 """
 TOTALS = """
 ## In all
@@ -53,16 +53,17 @@ def page() -> str:
         parts = abstract_parts(config)
         name = f"[{path.stem}](../gin_configs/models/{path.name})"
         for part in parts:
-            published, difference, source = "", "", ""
+            compared, published, difference, source = "", "", "", ""
             if part.published is not None:
+                compared = f"{part.compared:,}"
                 published = f"{part.published.parameters:,}"
                 difference = part.difference
                 lacking = part.published.elsewhere.items()
                 source = part.published.source
                 source += "".join(f"; {each} {count:+,}" for each, count in lacking)
             rows.append(
-                f"| {name} | {part.name} | {part.parameters:,} | {published} | {difference} | "
-                f"{source} |"
+                f"| {name} | {part.name} | {part.parameters:,} | {compared} | {published} | "
+                f"{difference} | {source} |"
             )
             name = ""
         nominal, why = NOMINAL.get(path.stem, ("", ""))

@@ -29,6 +29,7 @@ from rt2_jax.models.config import FREE_FIELDS
 from rt2_jax.models.config_json import ModelConfig, config_from_json, config_to_json
 from rt2_jax.models.make_model import make_model
 from rt2_jax.models.model import TransformerModel
+from rt2_jax.models.rt1.config import RT1Config
 from rt2_jax.training.checkpoints import read_description
 
 VERSION = 2
@@ -304,10 +305,16 @@ def check_fits(model: ModelConfig, inputs: InputSpec, tokenizer: Tokenizer) -> N
             f"InputSpec.plan_length: found {inputs.plan_length}, but the model writes actions "
             "only; make it 0"
         )
+    if isinstance(model, RT1Config) and inputs.decoder_length > model.action_tokens:
+        raise ValueError(
+            f"DECODER_LENGTH: found {inputs.decoder_length}, but the model writes at most "
+            f"{model.action_tokens} action tokens (RT1Config.action_tokens) and no end; make it "
+            "the number of an action's tokens"
+        )
     if 0 < model.vocab_size < tokenizer.vocab_size:
         raise ValueError(
-            f"vocab_size of the model: found {model.vocab_size}, but the vocabulary has "
-            f"{tokenizer.vocab_size} pieces"
+            f"vocab_size of the model: found {model.vocab_size}, expected "
+            f"{tokenizer.vocab_size} or more, the pieces of the vocabulary"
         )
 
 

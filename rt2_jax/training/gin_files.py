@@ -159,6 +159,18 @@ def _check(found: Sequence[Binding], whole: bool = True) -> None:
         where = next(each.where for each in last.values() if each.name == circle[0])
         raise ValueError(f"{where}: goes in a circle: {' -> '.join(circle)}") from None
     called = {name.split("/")[-1] for each in last.values() for name in each.configurables}
+    unread = [
+        each
+        for each in found
+        if each.parameter
+        and each.where.startswith("--gin.")
+        and each.name not in (*called, "RunConfig")
+    ]
+    if unread:
+        name = unread[0].name
+        raise KeyError(
+            f"{unread[0].where}: this run has no {name}; it has {', '.join(sorted(called))}"
+        )
     lacking = [
         f"{name}.{field.name}"
         for name in (*(["RunConfig"] if whole else []), *sorted(called))

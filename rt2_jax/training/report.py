@@ -91,17 +91,21 @@ def parameter_table(run: Run) -> str:
 
 def parts_table(parts: Sequence[Part]) -> str:
     """Every part of a model, its parameters and those that were published."""
-    rows = [("part", "parameters", "published", "difference", "source")]
+    rows = [("part", "parameters", "compared", "published", "difference", "source")]
     for part in parts:
-        source = ("", "", "")
+        known: tuple[str, ...] = ("", "", "", "")
         if part.published is not None:
             lacking = ", ".join(part.published.elsewhere)
             where = f"{part.published.source}{f'; with {lacking}' if lacking else ''}"
-            source = (f"{part.published.parameters:,}", part.difference, where)
-        rows.append((part.name, f"{part.parameters:,}", *source))
+            published = f"{part.published.parameters:,}"
+            known = (f"{part.compared:,}", published, part.difference, where)
+        rows.append((part.name, f"{part.parameters:,}", *known))
     total = sum(part.parameters for part in parts if not part.name.startswith("of it"))
-    rows.append(("all", f"{total:,}", "", "", ""))
-    return _table(rows)
+    rows.append(("all", f"{total:,}", "", "", "", ""))
+    size = (
+        f"parameters: {total * 4 / 2**30:.2f} GiB in float32, {total * 2 / 2**30:.2f} in bfloat16"
+    )
+    return f"{_table(rows)}\n\n{size}"
 
 
 def abstract_parts(config: ModelConfig) -> tuple[Part, ...]:

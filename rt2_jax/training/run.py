@@ -157,6 +157,11 @@ def prepare(config: RunConfig) -> Run:
     vocabulary = _action_vocabulary(config, tokenizer, integers or range(config.codec.count))
     model_inputs = ModelInputs(inputs, tokenizer)
     examples = mixture_examples(manifest, caches, model_inputs, config.codec, vocabulary)
+    if config.ordinal_action_tokens and not config.model.writes_text:
+        raise ValueError(
+            "RunConfig.ordinal_action_tokens: the model has bins for actions and no tokens; leave "
+            "it out"
+        )
     if config.ordinal_action_tokens and not integers:
         raise ValueError(
             f"RunConfig.ordinal_action_tokens: mixture {manifest.mixture!r} has no robot, so there "

@@ -34,6 +34,7 @@ def test_a_decoder_only_model_answers_what_it_learned_by_heart(served, caches):
     assert found == [web[i].target.split() for i in range(len(web))]
 
 
+@pytest.mark.slow
 def test_rt1_answers_what_it_learned_by_heart_from_robots_alone(small, caches, learn):
     description = small.describe(caches, family="rt1")
     assert [task.info.name for task in description.manifest.tasks] == ["arm_pick"]

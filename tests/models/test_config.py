@@ -74,7 +74,8 @@ def test_json_that_is_no_object_is_refused():
 
 def test_only_configurations_are_written():
     with pytest.raises(
-        TypeError, match="found a object, expected one of DecoderOnlyConfig, TextConfig"
+        TypeError,
+        match="found a object, expected one of DecoderOnlyConfig, DecoderVisionLanguageConfig",
     ):
         config_to_json(object())
 

@@ -121,7 +121,7 @@ def test_a_model_smaller_than_the_vocabulary_is_refused(description):
         data["model"]["text"]["vocab_size"] = 100
 
     with pytest.raises(
-        ValueError, match="TextConfig.vocab_size: found 100, but the vocabulary has"
+        ValueError, match="vocab_size of the model: found 100, expected 8000 or more"
     ):
         RunDescription.from_json(broken(description.to_json(), shrink))
 

@@ -170,12 +170,23 @@ def test_a_circle_of_values_is_refused(load, lines, circle):
         load(lines)
 
 
+def test_a_flag_of_a_class_that_the_run_has_not_is_refused():
+    with pytest.raises(KeyError, match="this run has no VisionLanguageConfig; it has AdamW, Dec"):
+        load_run_config(
+            ["models/rt2_palme_tiny.gin", "runs/base.gin"],
+            ["VisionLanguageConfig.remat='full'"]
+            + [f"{name}='x'" for name in ("MODEL_DIR", "MIXTURE")]
+            + [f"{name}=8" for name in ("TRAIN_STEPS", "BATCH_SIZE")]
+            + [f"{name}=8" for name in ("ENCODER_LENGTH", "DECODER_LENGTH")],
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
         ("runs/tabletp.gin", "did you mean runs/tabletop.gin?"),
         ("gin_configs/runs/bridge.gin", "did you mean runs/bridge_sample.gin?"),
-        ("zzz", "there are: models/rt2_pali_3b.gin, "),
+        ("zzz", "there are: models/rt1_35m.gin, "),
     ],
 )
 def test_a_file_that_is_not_there_is_refused_with_those_that_are(name, advice):

@@ -132,7 +132,7 @@ def loss_and_gradients(family, mesh):
     "mesh",
     [
         "mixed",
-        "tensor",
+        pytest.param("tensor", marks=pytest.mark.slow),
         pytest.param("data", marks=pytest.mark.slow),
         pytest.param("fsdp", marks=pytest.mark.slow),
     ],

@@ -156,7 +156,7 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(run_config):
     config = run_config()
     text = dataclasses.replace(config.model.text, vocab_size=7999)
     model = dataclasses.replace(config.model, text=text)
-    with pytest.raises(ValueError, match="vocab_size: found 7999, but the vocabulary has 8000"):
+    with pytest.raises(ValueError, match="vocab_size of the model: found 7999, expected 8000"):
         prepare(dataclasses.replace(config, model=model))
 
 
