@@ -91,7 +91,9 @@ def parameter_table(run: Run) -> str:
 
 def parts_table(parts: Sequence[Part]) -> str:
     """Every part of a model, its parameters and those that were published."""
-    rows = [("part", "parameters", "compared", "published", "difference", "source")]
+    rows: list[tuple[str, ...]] = [
+        ("part", "parameters", "compared", "published", "difference", "source")
+    ]
     for part in parts:
         known: tuple[str, ...] = ("", "", "", "")
         if part.published is not None:
