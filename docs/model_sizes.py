@@ -19,9 +19,9 @@ with its parameters, and the number that was published of it where there is one.
 
     rt2 train --gin_file=models/rt2_palix_55b.gin --dry_run
 
-Shapes are computed without memory, the 55 B model's in a few seconds. Published numbers have two to
-four digits. What is compared is the part together with what the published number includes and the
-model here leaves out; the source names it.
+Shapes are computed without memory, the 55 B model's in a few seconds. Most published numbers have
+two to four digits. What is compared is the part together with what the published number includes
+and the model here leaves out; the source names it.
 
 | model | part | parameters | compared | published | difference | source |
 |---|---|---|---|---|---|---|

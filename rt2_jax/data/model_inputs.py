@@ -10,6 +10,7 @@ import numpy as np
 
 from rt2_jax.actions.identity import check_keys
 from rt2_jax.data.image import Colours, Crop, resize
+from rt2_jax.data.prompt_template import IMAGE_MARK, IMAGE_PLACE
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer
 from rt2_jax.models.config import PLACEHOLDER
 
@@ -23,8 +24,6 @@ _LATER = {
     "answer_end": True,
 }
 _ANSWER = ("input_tokens", "target_tokens", "loss_weights")
-IMAGE_MARK = "<img>"
-"""Where a prompt names the place of a picture (PaLM-E, Driess et al. 2023, appendix B)."""
 ImageSlot = tuple[str, int]
 """A view and its time: ("front", 0) is the front camera now, ("front", -1) a step earlier."""
 
@@ -183,6 +182,11 @@ class ModelInputs:
         self.tokenizer = tokenizer
         self._begin = [tokenizer.bos_id] if tokenizer.bos_id >= 0 else []
         self._end = tokenizer.encode(spec.prompt_end) if spec.prompt_end else [tokenizer.eos_id]
+        if not self._end:
+            raise ValueError(
+                f"InputSpec.prompt_end: {spec.prompt_end!r} is no token of the vocabulary, so "
+                "prompts would have no end; choose another text"
+            )
 
     def observe(
         self,
@@ -197,7 +201,7 @@ class ModelInputs:
 
         Args:
           images: uint8 [H, W, 3] of any size, or encoded, for the slots that there are.
-          prompt: the filled prompt.
+          prompt: the filled prompt; `IMAGE_PLACE` in it is where an image stands.
           robot: whether these are a robot's pictures, which `robot_crop` holds for.
           where: what errors call the example.
           rng: augments; None in evaluation and serving.
@@ -324,7 +328,7 @@ class ModelInputs:
 
     def _prompt(self, prompt: str, where: str) -> dict[str, np.ndarray]:
         spec, encode = self.spec, self.tokenizer.encode
-        parts, slots = prompt.split(IMAGE_MARK), len(spec.image_slots)
+        parts, slots = prompt.split(IMAGE_PLACE), len(spec.image_slots)
         marks = len(parts) - 1
         if not spec.placeholders_per_image:
             if marks:

@@ -10,6 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+IMAGE_MARK = "<img>"
+"""Where a prompt names the place of an image (PaLM-E, Driess et al. 2023, appendix B)."""
+IMAGE_PLACE = "\ufffc"
+"""What stands there in a filled prompt: Unicode's mark for an object, which is never in a text.
+
+So a text that happens to say `<img>` stays a text.
+"""
 _SLOT = re.compile(r"\[([^\[\]{}]*)\{(\w+)\}([^\[\]{}]*)\]")
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -51,11 +58,13 @@ def _line(text: str) -> str:
 def fill_prompt(prompt: str, text: str) -> str:
     """The prompt for a text, which brings the values of slots; braces in it are plain text.
 
-    A prompt without slots takes the text as it is, with all of its lines.
+    `IMAGE_MARK` in the prompt, but not in the text, becomes `IMAGE_PLACE`. A prompt without slots
+    takes the text as it is, with all of its lines.
 
     Raises:
       ValueError: a line behind the text that is no `name: value` of one of the slots.
     """
+    prompt, text = prompt.replace(IMAGE_MARK, IMAGE_PLACE), text.replace(IMAGE_PLACE, " ")
     names = slot_names(prompt)
     values = {}
     if names:

@@ -3,9 +3,10 @@
 `palix`: `Generate caption in` and `Answer in` are PaLI-X's (RT-2, appendix D); split captions,
 question generation and OCR are worded as PaLI's (Chen et al. 2022, section 3.2), without the
 `<extra_id_0>` at its end, which PaLI-X's do not have. `palme`: PaLM-E's `Given <img>. Q: ... A:`
-(Driess et al. 2023, appendix B); pictures stand before the text in every model here, which is what
-`Given <img>.` says. The robot's are RT-2's for both (sections 3.2 and 4.4). Detection, pointing,
-reasons, and what PaLM-E's questions say where they are not people's, are this project's.
+(Driess et al. 2023, appendix B) without its `Given <img>.`: pictures stand before a text that does
+not say where, in every model here. The robot's are RT-2's for both (sections 3.2 and 4.4).
+Detection, pointing, reasons, and what PaLM-E's questions say where they are not people's, are this
+project's.
 """
 
 from __future__ import annotations

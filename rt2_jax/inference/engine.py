@@ -14,6 +14,7 @@ import numpy as np
 from rt2_jax.actions.policy import Observation, check_policy_output
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.data.model_inputs import ImageSlot
+from rt2_jax.data.prompt_template import IMAGE_MARK, IMAGE_PLACE
 from rt2_jax.data.state_text import fill_prompt
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.inference.history import FrameHistory
@@ -313,7 +314,7 @@ class PolicyEngine:
             [
                 self._inputs.observe(
                     {} if question.picture is None else {slot: question.picture},
-                    question.prompt,
+                    question.prompt.replace(IMAGE_MARK, IMAGE_PLACE),
                     robot=False,
                     where=f"question {number}",
                 )

@@ -14,7 +14,7 @@ from rt2_jax.models.model import Params, TransformerModel
 class DecodePrograms:
     """Greedy decoding of any number of examples with programs of a few batch sizes.
 
-    A program encodes once and writes all tokens in one loop on the device. Examples are padded to
+    A program reads once and writes all tokens in one loop on the device. Examples are padded to
     the next batch size, or cut into several batches.
 
     Args:

@@ -1,4 +1,4 @@
-"""Flax modules of vision-language models, and T5X's model contract on top of them."""
+"""Flax modules of vision-language models and RT-1, and T5X's model contract on top of them."""
 
 from rt2_jax._lazy import lazy_exports
 
@@ -33,6 +33,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "VIT_G_14",
             "VIT_L_16",
         ],
+        "rt1.config": ["RT1_35M", "EfficientNetConfig", "RT1Config"],
+        "rt1.model": ["RT1Model"],
         "vision_language": ["VisionLanguageModule"],
     },
 )

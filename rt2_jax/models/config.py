@@ -1,4 +1,4 @@
-"""What a model is made of: frozen dataclasses with a plain JSON form over a closed registry."""
+"""What a vision-language model is made of: frozen dataclasses; config_json.py has their JSON."""
 
 from __future__ import annotations
 

@@ -195,11 +195,12 @@ class TransformerModel(abc.ABC):
           batch: as in training; targets and weights may be absent, and of the decoder's input only
             a prefix is read.
           rng: not used: greedy decoding draws nothing.
-          token_mask: bool [L_out, vocab], which tokens may stand at each place.
+          token_mask: bool [L, vocab], which tokens may stand at each place.
           restart: where rows that have ended are written on, see `greedy_decode`.
 
         Returns:
-          int32 [B, L_out], 0 after the end; and `scores`, their log-probabilities, float32 [B].
+          int32 [B, L], 0 after the end, L being that of `decoder_input_tokens`: of a decoder-only
+          model that of prompt and answer; and `scores`, their log-probabilities, float32 [B].
         """
         length = batch["decoder_input_tokens"].shape[1]
         tokens, scores = self.generate(params, batch, length, token_mask, restart)

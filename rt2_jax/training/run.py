@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.identity import differences, without
@@ -114,7 +115,16 @@ def prepare(config: RunConfig) -> Run:
             f"RT1Config.instruction: found {config.model.instruction!r}, but no vectors are "
             "read from data; make it 'tokens'"
         )
-    manifest = _load_manifest(config)
+    if (
+        isinstance(config.model, RT1Config)
+        and config.model.vision.norm == "frozen_batch"
+        and config.initial_checkpoint is None
+    ):
+        raise ValueError(
+            "EfficientNetConfig.norm: found 'frozen_batch', whose statistics come with weights, "
+            "and no initial checkpoint; to train from nothing: --gin.EfficientNetConfig.norm=group"
+        )
+    manifest = whole = _load_manifest(config)
     if not config.model.writes_text:
         manifest = manifest.robots()
     caches = open_caches(manifest, config.cache_dir)
@@ -144,11 +154,12 @@ def prepare(config: RunConfig) -> Run:
     )
     check_fits(config.model, inputs, tokenizer)
     names = [task.info.name for task in manifest.tasks]
-    unknown = sorted(set(config.source_weights) - set(names))
+    known = [task.info.name for task in whole.tasks]
+    unknown = sorted(set(config.source_weights) - set(known))
     if unknown:
         raise KeyError(
             f"RunConfig.source_weights: found {', '.join(unknown)}, but the tasks of mixture "
-            f"{manifest.mixture!r} are {', '.join(names)}; name the others alone: "
+            f"{manifest.mixture!r} are {', '.join(known)}; name the others alone: "
             "--gin.RunConfig.source_weights={}"
         )
     partitioner = Partitioner(make_mesh(config.mesh))
@@ -193,6 +204,7 @@ def prepare(config: RunConfig) -> Run:
         np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
     )
     initializer = train_state_initializer(model, partitioner, shapes, types, config.frozen)
+    _check_statistics(initializer)
     initial = None
     if config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
@@ -321,6 +333,18 @@ def _integers(codec: ActionCodec, manifest: Manifest) -> range | None:
     return range(min(each.start for each in bound), max(each.stop for each in bound))
 
 
+def _check_statistics(initializer: TrainStateInitializer) -> None:
+    """Refuses to train stored statistics of batch norm: weight decay would draw them to 0."""
+    names = flatten_dict(initializer.abstract.params, sep="/")
+    stored = [name for name in names if name.endswith(("/norm/mean", "/norm/var"))]
+    trained = [name for name in stored if name not in initializer.frozen]
+    if trained:
+        raise ValueError(
+            f"RunConfig.frozen: found {len(trained)} stored statistics that would be trained, as "
+            f"{trained[0]}; freeze them: --gin.FROZEN=\"('.*/norm/(mean|var)',)\""
+        )
+
+
 def _accuracy_positions(task: TaskInfo, description: RunDescription) -> np.ndarray:
     """Bool [L]: the targets of a task that count in its accuracy."""
     inputs = description.inputs
@@ -347,7 +371,15 @@ def _check_initial(path: pathlib.Path, description: RunDescription) -> None:
 
 # What a run may change of the model that it begins with: shapes are checked parameter by parameter,
 # and positions of pictures of another size are resampled.
-_CHANGEABLE = ("dropout_rate", "dtype", "image_size", "image_slots", "scan_layers", *FREE_FIELDS)
+_CHANGEABLE = (
+    "dropout_rate",
+    "drop_connect_rate",
+    "dtype",
+    "image_size",
+    "image_slots",
+    "scan_layers",
+    *FREE_FIELDS,
+)
 
 
 def _check_initial_model(path: pathlib.Path, description: RunDescription) -> None:

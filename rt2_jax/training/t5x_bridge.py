@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,25 @@ from rt2_jax.training.run import prepare
 from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.value_types import check_types
+
+_OPTIONS = (
+    "vocabulary",
+    "codec",
+    "action_tokens",
+    "action_token_corpus",
+    "robot_crop",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "action_input_dropout",
+    "plan_length",
+    "state_fields",
+    "state_bins",
+    "source_weights",
+    "workers",
+)
+"""What of `RunConfig` says how examples are made."""
 
 
 class T5XModel(models.BaseTransformerModel):
@@ -48,6 +66,11 @@ class T5XModel(models.BaseTransformerModel):
         z_loss: float = 0.0,
         loss_normalizing_factor: float | str | None = None,
     ) -> None:
+        if not isinstance(config, VisionLanguageConfig):
+            raise TypeError(
+                f"T5XModel.config: found a {type(config).__name__}, expected a "
+                "VisionLanguageConfig: other models have no bridge to T5X yet"
+            )
         words = seqio_vocabulary(vocabulary)
         self._model = VisionLanguageModel(config, eos_id=words.eos_id)
         super().__init__(
@@ -114,8 +137,7 @@ def get_dataset(
       continue_from_last_checkpoint: T5X calls `restore` for it.
       model: the shape of the model, for its image slots and sizes.
       cache_dir: what `rt2 data cache` and `rt2 data resolve` wrote.
-      **options: more of `RunConfig` that says how examples are made: `vocabulary`, `codec`,
-        `robot_crop`, `brightness`, `plan_length`, `state_fields`, `source_weights`, `workers`...
+      **options: of `RunConfig`, how examples are made: those of `_OPTIONS`.
 
     Raises:
       ValueError: no seed, a number of epochs, packing, or what `prepare` refuses.
@@ -140,9 +162,12 @@ def get_dataset(
         "data_seed": cfg.seed,
         **options,
     }
-    unknown = sorted(set(options) - {field.name for field in dataclasses.fields(RunConfig)})
+    unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
-        raise ValueError(f"get_dataset: found {unknown}, which are no fields of RunConfig")
+        raise ValueError(
+            f"get_dataset: found {unknown}, expected some of {', '.join(_OPTIONS)}: all else is "
+            "said to T5X"
+        )
     check_types(RunConfig, values)
     run = prepare(RunConfig(**values))
     return T5XBatches(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
+from rt2_jax.data.prompt_template import fill_prompt
 from rt2_jax.data.vocabulary.tokenizer import load_vocabulary
 from rt2_jax.models.config import PLACEHOLDER
 
@@ -41,7 +42,8 @@ def test_pictures_stand_before_the_prompt_which_ends_where_the_answer_begins(tok
 
 def test_a_prompt_says_where_its_pictures_stand(tokenizer):
     inputs = make(tokenizer)
-    observed = inputs.observe({}, "Given <img> and <img>. Q: what?", robot=False)
+    prompt = fill_prompt("Given <img> and <img>. Q: {text}?", "what")
+    observed = inputs.observe({}, prompt, robot=False)
     expected = [
         *tokenizer.encode("Given "),
         *[PLACEHOLDER] * 3,
@@ -70,7 +72,17 @@ def test_a_prompt_may_end_with_a_text_of_its_own(tokenizer):
 )
 def test_a_prompt_that_does_not_fit_is_refused(tokenizer, changes, prompt, message):
     with pytest.raises(ValueError, match=message):
-        make(tokenizer, **changes).observe({}, prompt, robot=False)
+        make(tokenizer, **changes).observe({}, fill_prompt(prompt, ""), robot=False)
+
+
+def test_a_text_that_says_img_stays_a_text(tokenizer):
+    inputs = make(tokenizer)
+    tokens = inputs.observe({}, fill_prompt("Q: {text}", "what is <img>"), robot=False)
+    words = [*tokenizer.encode("Q: what is <img>"), tokenizer.eos_id]
+    row = tokens["decoder_input_tokens"].tolist()
+    assert row[-len(words) - 6 :] == [PLACEHOLDER] * 6 + words
+    encoder = make(tokenizer, placeholders_per_image=0)
+    encoder.observe({}, fill_prompt("Q: {text}", "what is <img>"), robot=False)
 
 
 def test_the_specification_survives_json_and_older_ones_are_of_encoders(tokenizer):

@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from rt2_jax.models.rt1.config import EfficientNetConfig, RT1Config
 from rt2_jax.training.checkpoints import find_checkpoint
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
@@ -150,6 +151,43 @@ def test_a_file_in_the_place_of_the_runs_folder_is_refused_and_kept(run_config, 
     with pytest.raises(NotADirectoryError, match="notes is a file, expected a folder"):
         prepare(run_config(model_dir=str(file)))
     assert file.read_text() == "mine"
+
+
+def rt1(**vision):
+    size = {"image_size": (16, 16), "width": 0.25, "depth": 0.5, "num_stages": 2}
+    return RT1Config(
+        EfficientNetConfig(**size, **vision),
+        image_slots=(("front", 0),),
+        instruction="tokens",
+        instruction_dim=16,
+        vocab_size=8000,
+        instruction_heads=2,
+        action_tokens=8,
+    )
+
+
+@pytest.mark.parametrize(
+    ("vision", "changes", "message"),
+    [
+        ({"norm": "frozen_batch"}, {}, "no initial checkpoint; to train from nothing: --gin.Eff"),
+        ({}, {"ordinal_action_tokens": True}, "bins for actions and no tokens"),
+        ({}, {"decoder_length": 9}, "writes at most 8 action tokens .* and no end"),
+        ({}, {"plan_length": 4}, "found 4, but the model writes actions only"),
+        ({}, {"source_weights": {"tiny_wep": 2.0}}, "the tasks of mixture 'tiny_mix' are tiny_arm"),
+    ],
+)
+def test_what_rt1_cannot_is_refused(run_config, vision, changes, message):
+    config = dataclasses.replace(run_config(), model=rt1(**vision), decoder_length=8)
+    with pytest.raises((ValueError, KeyError), match=message):
+        prepare(dataclasses.replace(config, **changes))
+
+
+def test_rt1_reads_the_robots_of_a_mixture_and_ignores_weights_of_the_rest(run_config):
+    weights = {"tiny_web": 0.5}
+    config = dataclasses.replace(run_config(), model=rt1(), decoder_length=8)
+    run = prepare(dataclasses.replace(config, source_weights=weights))
+    assert [task.info.name for task in run.manifest.tasks] == ["tiny_arm"]
+    assert run.manifest.tasks[0].share == 1
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused(run_config):
