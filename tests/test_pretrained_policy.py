@@ -42,6 +42,7 @@ def successes(engine, **changes):
     return [sum(result.success for result in results if result.skill == skill) for skill in SKILLS]
 
 
+@pytest.mark.slow
 def test_it_does_what_it_is_told_with_the_thing_that_it_is_told(engine):
     # docs/measurements.md has the rates of hundreds: of twenty, 18 and 7 are expected.
     reached, pushed = successes(engine)
@@ -50,6 +51,7 @@ def test_it_does_what_it_is_told_with_the_thing_that_it_is_told(engine):
     assert max(successes(engine, instruction="swapped")) <= 4
 
 
+@pytest.mark.slow
 def test_with_untrained_weights_the_success_collapses(engine):
     assert max(successes(untrained(engine))) <= 1
 

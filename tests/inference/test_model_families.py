@@ -15,6 +15,7 @@ def served(small, caches, learn):
     return PolicyEngine.from_checkpoint(learn(description), (4,)), description
 
 
+@pytest.mark.slow
 def test_a_decoder_only_model_answers_what_it_learned_by_heart(served, caches):
     engine, description = served
     inputs = description.model_inputs
@@ -52,6 +53,7 @@ def test_rt1_answers_what_it_learned_by_heart_from_robots_alone(small, caches, l
         engine.answer([Question("Q: what is this? A:")])
 
 
+@pytest.mark.slow
 def test_its_served_features_are_those_of_training(served, caches):
     engine, description = served
     cache = open_caches(description.manifest, caches)[0]

@@ -24,6 +24,7 @@ def _share(outcomes: list[Outcome]) -> float:
     return sum(o.success for o in outcomes) / len(outcomes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skill", ["reach", "push"])
 def test_the_expert_succeeds_in_at_least_95_percent_of_200_scenes(skill, full_check):
     count = 1000 if full_check else 200
@@ -31,6 +32,7 @@ def test_the_expert_succeeds_in_at_least_95_percent_of_200_scenes(skill, full_ch
     assert _share(outcomes) >= 0.95, [o for o in outcomes if not o.success]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["random", "do_nothing"])
 @pytest.mark.parametrize("skill", ["reach", "push"])
 def test_random_motion_and_standing_still_succeed_in_at_most_5_percent(skill, policy):
