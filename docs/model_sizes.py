@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rt2_jax.models.parts import total_parameters
 from rt2_jax.training.gin_files import SHIPPED, load_model_config
 from rt2_jax.training.report import abstract_parts
 
@@ -67,7 +68,7 @@ def page() -> str:
             )
             name = ""
         nominal, why = NOMINAL.get(path.stem, ("", ""))
-        total = sum(part.parameters for part in parts if not part.name.startswith("of it"))
+        total = total_parameters(parts)
         totals.append(f"| {path.stem} | {total:,} | {nominal} | {why} |")
     return HEAD + "\n".join(rows) + "\n" + TOTALS + "\n".join(totals) + "\n"
 

@@ -15,10 +15,7 @@ from rt2_jax.training.description import RunDescription
 def abstract_params(description: RunDescription) -> Any:
     """Shapes and dtypes of a checkpoint's parameters, all on the first device."""
     shapes = description.inputs.batch_shapes(1)
-    model = description.make_model()
-    params = jax.eval_shape(
-        lambda: model.get_initial_variables(jax.random.key(0), shapes)["params"]
-    )
+    params = description.make_model().abstract_params(shapes)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), params

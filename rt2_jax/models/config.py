@@ -9,6 +9,8 @@ DTYPES = ("float32", "bfloat16")
 STEMS = ("patch", "conv")
 EMBEDDING_SCALES = ("none", "inputs", "logits")
 PREFIX_ATTENTIONS = ("bidirectional", "causal")
+PADDING = 0
+"""The id of padding, T5's convention."""
 PLACEHOLDER = -1
 """Stands for one token of a picture in a decoder-only model's input.
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from rt2_jax.models.config import DecoderVisionLanguageConfig
 from rt2_jax.models.decoder_only import DecoderOnlyCache
 from rt2_jax.models.decoder_vision_language import DecoderVisionLanguageModule
 from rt2_jax.models.decoding import greedy_decode
@@ -29,16 +26,7 @@ class DecoderVisionLanguageModel(TransformerModel):
         "decoder_causal_attention": (jnp.int32, 2),
     }
     INPUTS = OBSERVED
-
-    def __init__(
-        self,
-        module: DecoderVisionLanguageModule | DecoderVisionLanguageConfig,
-        optimizer_def: Any = None,
-        **options: Any,
-    ) -> None:
-        if isinstance(module, DecoderVisionLanguageConfig):
-            module = DecoderVisionLanguageModule(module)
-        super().__init__(module, optimizer_def, **options)
+    MODULE = DecoderVisionLanguageModule
 
     def generate(
         self,

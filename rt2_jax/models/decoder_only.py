@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
-from rt2_jax.models.config import DecoderOnlyConfig
+from rt2_jax.models.config import PADDING, DecoderOnlyConfig
 from rt2_jax.models.layer_stack import RESIDUAL, apply_layers
 from rt2_jax.models.layers import (
     Attention,
@@ -23,8 +23,6 @@ from rt2_jax.models.layers import (
     dropout,
 )
 from rt2_jax.models.rotary import Rotation, rotation_of
-
-PADDING = 0
 
 
 @struct.dataclass

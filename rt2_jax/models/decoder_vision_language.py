@@ -7,11 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rt2_jax.models.config import PLACEHOLDER, DecoderVisionLanguageConfig
+from rt2_jax.models.config import PADDING, PLACEHOLDER, DecoderVisionLanguageConfig
 from rt2_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
 from rt2_jax.models.picture_tokens import PictureReader
-
-PADDING = 0
 
 
 class DecoderVisionLanguageModule(PictureReader):

@@ -12,7 +12,6 @@ from flax import linen as nn
 from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rt2_jax.models.config import VisionLanguageConfig
 from rt2_jax.models.decoding import greedy_decode
 from rt2_jax.models.encoder_decoder import DecoderCache
 from rt2_jax.models.losses import (
@@ -42,7 +41,7 @@ class TransformerModel(abc.ABC):
     It is a plain object without state: parameters come in with every call.
 
     Args:
-      module: or, in the classes below, its configuration.
+      module: or its configuration.
       optimizer_def: kept for the trainer.
       eos_id: the token that ends a prediction.
       label_smoothing: of the training loss.
@@ -55,10 +54,12 @@ class TransformerModel(abc.ABC):
     """What a prediction reads of a batch: dtype and number of dimensions."""
     INPUTS: Features
     """What the module's call reads."""
+    MODULE: type[nn.Module]
+    """What a configuration is made into."""
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Any,
         optimizer_def: Any = None,
         *,
         eos_id: int = 1,
@@ -66,7 +67,7 @@ class TransformerModel(abc.ABC):
         z_loss: float = 0.0,
         loss_normalizing_factor: float | str | None = None,
     ) -> None:
-        self.module = module
+        self.module = module if isinstance(module, nn.Module) else self.MODULE(module)
         self.optimizer_def = optimizer_def
         self.eos_id = eos_id
         self.label_smoothing = label_smoothing
@@ -133,6 +134,12 @@ class TransformerModel(abc.ABC):
             for path, box in flatten_dict(boxed, is_leaf=lambda _, x: _is_box(x)).items()
         }
         return {"params": nn.unbox(boxed), "params_axes": unflatten_dict(axes)}
+
+    def abstract_params(self, input_shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        """The parameters' shapes and dtypes; no memory is used."""
+        return jax.eval_shape(
+            lambda: self.get_initial_variables(jax.random.key(0), input_shapes)["params"]
+        )
 
     def loss_fn(
         self, params: Params, batch: Batch, dropout_rng: jax.Array | None
@@ -228,16 +235,7 @@ class VisionLanguageModel(TransformerModel):
 
     OBSERVED = {**PICTURES, "encoder_input_tokens": (jnp.int32, 2)}
     INPUTS = {**OBSERVED, "decoder_input_tokens": (jnp.int32, 2)}
-
-    def __init__(
-        self,
-        module: VisionLanguageModule | VisionLanguageConfig,
-        optimizer_def: Any = None,
-        **options: Any,
-    ) -> None:
-        if isinstance(module, VisionLanguageConfig):
-            module = VisionLanguageModule(module)
-        super().__init__(module, optimizer_def, **options)
+    MODULE = VisionLanguageModule
 
     def generate(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -25,11 +25,13 @@ class Part:
       name: of the published model that it is, or what it does.
       parameters: how many it has here.
       published: the published number, or None.
+      inside: it is counted in a part before it.
     """
 
     name: str
     parameters: int
     published: PublishedCount | None = None
+    inside: bool = False
 
     @property
     def compared(self) -> int:
@@ -58,7 +60,10 @@ def model_parts(config: ModelConfig, params: Mapping[str, Any]) -> tuple[Part, .
         encoder = counts.pop("sentence_encoder", 0)
         known = PUBLISHED_COUNTS["RT-1"] if _is_rt1(config) else None
         whole = Part("RT-1" if known else "policy", sum(counts.values()), known)
-        inside = [Part(f"of it: {name.replace('_', ' ')}", count) for name, count in counts.items()]
+        inside = [
+            Part(f"of it: {name.replace('_', ' ')}", count, inside=True)
+            for name, count in counts.items()
+        ]
         return (whole, *inside, *([Part("sentence encoder", encoder)] if encoder else []))
     vision = counts.pop("vision")
     between = sum(counts.pop(name, 0) for name in _BETWEEN)
@@ -67,6 +72,11 @@ def model_parts(config: ModelConfig, params: Mapping[str, Any]) -> tuple[Part, .
         Part("between them", between),
         _part("language model", config.text, sum(counts.values())),
     )
+
+
+def total_parameters(parts: Iterable[Part]) -> int:
+    """Of the whole model."""
+    return sum(part.parameters for part in parts if not part.inside)
 
 
 def _part(what: str, config: VisionConfig | TextConfig | DecoderOnlyConfig, count: int) -> Part:

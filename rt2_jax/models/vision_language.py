@@ -5,12 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from rt2_jax.models.config import VisionLanguageConfig
+from rt2_jax.models.config import PADDING, VisionLanguageConfig
 from rt2_jax.models.encoder_decoder import Decoder, DecoderCache, Encoder
 from rt2_jax.models.layers import TokenEmbedder
 from rt2_jax.models.picture_tokens import PictureReader
-
-PADDING = 0
 
 
 class VisionLanguageModule(PictureReader):

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from rt2_jax.data.model_inputs import InputSpec
 from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.models.make_model import make_model
-from rt2_jax.models.parts import Part, model_parts
+from rt2_jax.models.parts import Part, model_parts, total_parameters
 from rt2_jax.training.freezing import split_frozen
 from rt2_jax.training.run import Run
 
@@ -102,7 +102,7 @@ def parts_table(parts: Sequence[Part]) -> str:
             published = f"{part.published.parameters:,}"
             known = (f"{part.compared:,}", published, part.difference, where)
         rows.append((part.name, f"{part.parameters:,}", *known))
-    total = sum(part.parameters for part in parts if not part.name.startswith("of it"))
+    total = total_parameters(parts)
     rows.append(("all", f"{total:,}", "", "", "", ""))
     size = (
         f"parameters: {total * 4 / 2**30:.2f} GiB in float32, {total * 2 / 2**30:.2f} in bfloat16"
@@ -119,11 +119,7 @@ def abstract_parts(config: ModelConfig) -> tuple[Part, ...]:
         decoder_length=2,
         placeholders_per_image=config.placeholders_per_image,
     ).batch_shapes(1)
-    model = make_model(config)
-    params = jax.eval_shape(
-        lambda: model.get_initial_variables(jax.random.key(0), shapes)["params"]
-    )
-    return model_parts(config, params)
+    return model_parts(config, make_model(config).abstract_params(shapes))
 
 
 def memory_table(run: Run) -> str:

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from rt2_jax.models.config import PADDING
 from rt2_jax.models.layer_stack import apply_layers
 from rt2_jax.models.layers import EncoderLayer, RMSNorm, TokenEmbedder
 from rt2_jax.models.position import RelativePositionBias
 from rt2_jax.models.rt1.config import RT1Config
-
-PADDING = 0
 
 
 class SentenceEncoder(nn.Module):

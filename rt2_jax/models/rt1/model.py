@@ -32,6 +32,8 @@ class RT1Model(TransformerModel):
       ValueError: there are more action tokens than bins.
     """
 
+    MODULE = RT1Module
+
     def __init__(
         self,
         module: RT1Module | RT1Config,
@@ -40,8 +42,8 @@ class RT1Model(TransformerModel):
         action_token_ids: Sequence[int] | None = None,
         **options: Any,
     ) -> None:
-        config = module if isinstance(module, RT1Config) else module.config
-        super().__init__(RT1Module(config), optimizer_def, **options)
+        super().__init__(module, optimizer_def, **options)
+        config = self.module.config
         ids = range(config.num_bins) if action_token_ids is None else action_token_ids
         if len(ids) > config.num_bins:
             raise ValueError(
