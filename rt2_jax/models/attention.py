@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 
 from rt2_jax.models.config import IMPLEMENTATIONS
 from rt2_jax.models.products import add_bias
+from rt2_jax.models.recomputed import masked_softmax
 
 _LOG = logging.getLogger("rt2_jax.models")
 _MASKED = -1e10  # as T5X's: far below any logit, and finite, so that a row of them has no NaN
@@ -97,9 +98,7 @@ def _by_xla(
         logits *= scale
     if bias is not None:
         logits = add_bias(logits, bias)
-    if mask is not None:
-        logits = jnp.where(mask, logits, _MASKED)
-    weights = nn.softmax(logits).astype(queries.dtype)
+    weights = masked_softmax(logits, mask).astype(queries.dtype)
     if dropout is not None:
         weights = dropout(weights)
     if not grouped:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from rt2_jax.models.decoder_only import DecoderOnlyCache
 from rt2_jax.models.decoder_vision_language import DecoderVisionLanguageModule
 from rt2_jax.models.decoding import greedy_decode
 from rt2_jax.models.model import PICTURES, Batch, Params, TransformerModel, check_features
@@ -38,12 +39,7 @@ class DecoderVisionLanguageModel(TransformerModel):
     ) -> tuple[jax.Array, jax.Array]:
         check_features(observed, self.OBSERVED)
         logits, cache = self._apply(params, *self._inputs(observed), method="prefill")
-
-        def decode_step(
-            tokens: jax.Array, cache: DecoderOnlyCache
-        ) -> tuple[jax.Array, DecoderOnlyCache]:
-            return self._apply(params, tokens, cache, method="decode_step")
-
+        decode_step = functools.partial(self._written_out(params), method="decode_step")
         return greedy_decode(
             decode_step, logits, cache.extended(length), length, self.eos_id, token_mask, restart
         )

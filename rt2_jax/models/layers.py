@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from rt2_jax.models.attention import attend
 from rt2_jax.models.layer_stack import ATTENTION_OUTPUT, ATTENTION_PROJECTION, MLP_HIDDEN, RESIDUAL
 from rt2_jax.models.products import matmul
+from rt2_jax.models.recomputed import recomputed
 from rt2_jax.models.rotary import Rotation, rotate
 
 FIXED_AXIS = "relpos_buckets"
@@ -85,9 +86,14 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", partitioned(init, ("embed",)), (x.shape[-1],))
         if self.scale_plus_one:
             scale = 1.0 + scale
-        x = x.astype(jnp.float32)
-        x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
-        return (x * scale).astype(self.dtype)
+
+        @recomputed
+        def normed(x: jax.Array, scale: jax.Array) -> jax.Array:
+            x = x.astype(jnp.float32)
+            x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
+            return (x * scale).astype(self.dtype)
+
+        return normed(x, scale)
 
 
 class LayerNorm(nn.Module):
@@ -110,11 +116,16 @@ class LayerNorm(nn.Module):
         bias_init = partitioned(nn.initializers.zeros_init(), (self.axis,))
         scale = self.param("scale", scale_init, (x.shape[-1],))
         bias = self.param("bias", bias_init, (x.shape[-1],)) if self.use_bias else 0.0
-        x = x.astype(jnp.float32)
-        if self.centering:
-            x -= jnp.mean(x, axis=-1, keepdims=True)
-        x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
-        return (x * scale + bias).astype(self.dtype)
+
+        @recomputed
+        def normed(x: jax.Array, scale: jax.Array, bias: jax.Array | float) -> jax.Array:
+            x = x.astype(jnp.float32)
+            if self.centering:
+                x -= jnp.mean(x, axis=-1, keepdims=True)
+            x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+            return (x * scale + bias).astype(self.dtype)
+
+        return normed(x, scale, bias)
 
 
 class Mlp(nn.Module):
@@ -133,14 +144,22 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
         """[B, L, E] -> [B, L, E]."""
         features = x.shape[-1]
-        hidden = jnp.ones((), self.dtype)
-        for i, activation in enumerate(self.activations):
+        inputs = []
+        for i in range(len(self.activations)):
             name = "wi" if len(self.activations) == 1 else f"wi_{i}"
             projected = Dense(self.hidden, ("embed", "mlp"), self.dtype, self.use_bias, name=name)(
                 x
             )
-            projected = checkpoint_name(projected, MLP_HIDDEN)
-            hidden = hidden * _ACTIVATIONS[activation](projected)
+            inputs.append(checkpoint_name(projected, MLP_HIDDEN))
+
+        @recomputed
+        def gated(*inputs: jax.Array) -> jax.Array:
+            hidden = jnp.ones((), self.dtype)
+            for activation, projected in zip(self.activations, inputs, strict=True):
+                hidden = hidden * _ACTIVATIONS[activation](projected)
+            return hidden
+
+        hidden = gated(*inputs)
         hidden = dropout(self.dropout_rate)(hidden, deterministic)
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
         return Dense(features, ("mlp", "embed"), self.dtype, self.use_bias, name="wo")(hidden)

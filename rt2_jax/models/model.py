@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rt2_jax.models.decoding import greedy_decode
-from rt2_jax.models.encoder_decoder import DecoderCache
+from rt2_jax.models.layer_stack import unstack_layers
 from rt2_jax.models.losses import (
     ExampleSums,
     MetricSum,
@@ -229,6 +231,18 @@ class TransformerModel(abc.ABC):
     def _apply(self, params: Params, *inputs: Any, **options: Any) -> Any:
         return self.module.apply({"params": params}, *inputs, **options)
 
+    def _written_out(self, params: Params) -> Callable[..., Any]:
+        """As `_apply` with these parameters, with every layer by itself: for loops over tokens.
+
+        Of scanned layers each step would bring all parameters into the order of the layers first,
+        which takes longer than the step.
+        """
+        module = self.module
+        if module.config.scan_layers:
+            module = type(module)(dataclasses.replace(module.config, scan_layers=False))
+            params = unstack_layers(params)
+        return functools.partial(module.apply, {"params": params})
+
 
 class VisionLanguageModel(TransformerModel):
     """PaLI-X's shape, a vision-language encoder-decoder, under T5X's contract."""
@@ -249,13 +263,10 @@ class VisionLanguageModel(TransformerModel):
         inputs = [observed.get(name) for name in self.OBSERVED]
         encoded = self._apply(params, *inputs, method="encode")
         begin = jnp.zeros((len(encoded[0]), 1), jnp.int32)
-        logits, cache = self._apply(params, *encoded, begin, method="decode")
-
-        def decode_step(tokens: jax.Array, cache: DecoderCache) -> tuple[jax.Array, DecoderCache]:
-            return self._apply(params, tokens, cache, method="decode_step")
-
+        decode = self._written_out(params)
+        logits, cache = decode(*encoded, begin, method="decode")
         return greedy_decode(
-            decode_step,
+            functools.partial(decode, method="decode_step"),
             logits[:, 0],
             cache.extended(length),
             length,
