@@ -125,7 +125,7 @@ def prepare(config: RunConfig) -> Run:
             "and no initial checkpoint; to train from nothing: --gin.EfficientNetConfig.norm=group"
         )
     manifest = whole = _load_manifest(config)
-    if not config.model.writes_text:
+    if config.robot_only or not config.model.writes_text:
         manifest = manifest.robots()
     caches = open_caches(manifest, config.cache_dir)
     if config.workers and (streams := _streams(manifest, caches)):
