@@ -8,8 +8,13 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rt2_jax.training.run_config import RunConfig
 
 NOT_FINITE = 1  # the run gave up; its latest checkpoint is whole
+MISSING = 2  # of a dry run, as of any other bad input
 STOPPED = 143  # as a process that SIGTERM ended; the run is saved and goes on when started again
 
 
@@ -39,7 +44,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--dry-run",
         action="store_true",
         help="prints configuration, parameters, bytes and mixture; trains and writes nothing. Of a "
-        "gin file of a model alone (models/...) it prints the parameters of its parts",
+        "gin file of a model alone (models/...) it prints the parameters of its parts. What the "
+        "run has not yet, such as a mixture's cache, it names with the commands that make it, and "
+        "the exit status is 2",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="the exit status of --dry-run is 0 also where data or the initial checkpoint are missing",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="--dry-run lays the state out on N devices instead of those that are here",
     )
     parser.add_argument(
         "--module",
@@ -66,6 +84,11 @@ def run(args: argparse.Namespace) -> int | None:
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", args.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if args.devices is not None:
+        if not args.dry_run or args.devices < 1:
+            raise ValueError(f"--devices {args.devices}: expected 1 or more, and --dry-run")
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", args.devices)
     if args.coordinator_address:
         jax.distributed.initialize(args.coordinator_address, args.process_count, args.process_index)
     from rt2_jax.models.parts import model_parts
@@ -87,7 +110,12 @@ def run(args: argparse.Namespace) -> int | None:
         print(f"\nshapes computed in {time.perf_counter() - start:.1f} s, without memory")
         return 0
     config, text = load_run_config(*files)
-    prepared = prepare(config)
+    try:
+        prepared = prepare(config)
+    except FileNotFoundError:
+        if not args.dry_run:
+            raise
+        return _dry_run_without(config, text, args.allow_missing)
     first = jax.process_index() == 0
     tables = [report.data_table(prepared), report.bins_table(prepared)]
     if args.dry_run:
@@ -124,6 +152,23 @@ def run(args: argparse.Namespace) -> int | None:
             f"{pathlib.Path(config.model_dir) / f'checkpoint_{step}'}"
         )
     return STOPPED if outcome.stopped else 0
+
+
+def _dry_run_without(config: RunConfig, text: str, allow_missing: bool) -> int:
+    """Prints all of a dry run but what the data say, then what is missing."""
+    from rt2_jax.models.parts import model_parts
+    from rt2_jax.training import report
+    from rt2_jax.training.outlook import look_ahead
+
+    outlook = look_ahead(config)
+    parts = report.parts_table(model_parts(config.model, outlook.initializer.abstract.params))
+    tables = [text.strip(), report.parameter_table(outlook), parts]
+    print(
+        *tables, report.batch_table(outlook), report.memory_table(outlook), sep="\n\n", flush=True
+    )
+    for each in outlook.missing:
+        print(f"rt2 train: {'' if allow_missing else 'error: '}missing: {each}", file=sys.stderr)
+    return 0 if allow_missing else MISSING
 
 
 def _say_start(

@@ -7,7 +7,6 @@ the file, the line and the right name.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import pathlib

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.vocabulary import ROUTES
+from rt2_jax.data.model_inputs import InputSpec
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
@@ -169,6 +170,27 @@ class RunConfig:
     def decoder_length(self) -> int:
         """Tokens of the longest answer."""
         return self.task_feature_lengths["targets"]
+
+    def input_spec(self) -> InputSpec:
+        """The shapes of an example's features, and what is done to its pictures."""
+        return InputSpec(
+            self.model.image_slots,
+            self.model.image_size,
+            self.encoder_length,
+            self.decoder_length,
+            self.robot_crop,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation,
+            hue=self.hue,
+            action_input_dropout=self.action_input_dropout,
+            plan_length=self.plan_length,
+            state_fields=tuple(self.state_fields),
+            state_bins=self.state_bins,
+            placeholders_per_image=self.model.placeholders_per_image,
+            prompt_end=self.prompt_end,
+            answer_end=self.model.writes_text,
+        )
 
     def loss_weight(self, task: TaskInfo) -> float:
         """What the loss of a task's examples is multiplied by."""

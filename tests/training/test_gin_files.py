@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from rt2_jax.training.adafactor import Adafactor
-from rt2_jax.training.gin_files import SHIPPED, load_run_config
+from rt2_jax.training.gin_files import load_run_config
 
 SMALL = ("bridge_sample.gin", "tabletop.gin", "tiny_vlm.gin")
 PARENT = """include "models/rt2_palix_tiny.gin"
