@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from rt2_jax.cli.gin_flags import add_gin_flags
 
 if TYPE_CHECKING:
     from rt2_jax.training.run_config import RunConfig
@@ -27,19 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "that is no gin literal is text. Exit status 143: stopped by SIGTERM, saved; 1: the loss "
         "stayed not finite.",
     )
-    parser.add_argument(
-        "--gin-file",
-        action="append",
-        required=True,
-        help="a path, or one below rt2_jax/gin_configs; may be given again, later ones win",
-    )
-    parser.add_argument("--gin-binding", action="append", default=[], help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--gin-search-paths",
-        type=lambda text: text.split(","),
-        default=[],
-        help="folders to look for gin files in too, with commas between",
-    )
+    add_gin_flags(parser, required=True)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -51,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help="the exit status of --dry-run is 0 also where data or the initial checkpoint are missing",
+        help="--dry-run exits with 0 also where data or the initial checkpoint are missing",
     )
     parser.add_argument(
         "--devices",
@@ -69,12 +58,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--coordinator-address", help="of process 0, HOST:PORT, on many hosts")
     parser.add_argument("--process-count", type=int, help="with --coordinator-address")
     parser.add_argument("--process-index", type=int, help="with --coordinator-address")
-    parse = parser.parse_known_args
-
-    def parse_known_args(args=None, namespace=None):  # type: ignore[no-untyped-def]
-        return parse([_as_binding(argument) for argument in args or ()], namespace)
-
-    parser.parse_known_args = parse_known_args
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -103,7 +86,7 @@ def run(args: argparse.Namespace) -> int | None:
 
         for module in args.module:
             import_tasks(module)
-    files = (args.gin_file, args.gin_binding, args.gin_search_paths)
+    files = (args.gin_file, args.gin_bindings, args.gin_search_paths)
     if args.dry_run and (model := load_model_config(*files)) is not None:
         start = time.perf_counter()
         print(report.parts_table(report.abstract_parts(model)))
@@ -180,16 +163,3 @@ def _say_start(
         print(f"going on from {directory / f'checkpoint_{step}'} to step {total}", flush=True)
     else:
         print(f"from {initial or 'new parameters'} to step {total} in {directory}", flush=True)
-
-
-def _as_binding(argument: str) -> str:
-    """`--gin.NAME=VALUE` -> `--gin-binding=NAME=VALUE`, with plain text in quotes."""
-    if not argument.startswith("--gin."):
-        return argument
-    name, equals, value = argument.removeprefix("--gin.").partition("=")
-    try:
-        ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        if not value.startswith(("@", "%", "[", "(", "{")):
-            value = repr(value)
-    return f"--gin-binding={name}{equals}{value}"

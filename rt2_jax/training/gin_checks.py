@@ -38,9 +38,7 @@ _INSTEAD: Mapping[str, str] = {
     "EVAL_STEPS": _EVALUATE,
 }
 """Names of before and of T5X, and what is said here."""
-_OF_CHECKPOINT = (
-    "is the checkpoint's, which describes itself: leave it out, and files of models and runs too"
-)
+_OF_CHECKPOINT = "is the checkpoint's, which describes itself: leave it out"
 
 
 def check_names(
@@ -101,11 +99,15 @@ def _check_kind(
     if each.parameter:
         if each.name in configurables:
             _say_instead(f"{each.name}.{each.parameter}", each.where, root)
+        elif each.name == "RunConfig":
+            raise KeyError(
+                f"{each.where}: RunConfig is of `rt2 train`; `{COMMANDS[root]}` takes the model "
+                "from the checkpoint, so leave out files of models and of runs"
+            )
         elif each.name in COMMANDS:
             raise KeyError(
                 f"{each.where}: {each.name} is of `{COMMANDS[each.name]}`, and this is "
-                f"`{COMMANDS[root]}`, which makes {root}"
-                + (f"; what it reads {_OF_CHECKPOINT}" if each.name == "RunConfig" else "")
+                f"`{COMMANDS[root]}`, which reads {root}"
             )
 
 
