@@ -6,7 +6,6 @@ import runpy
 import types
 
 import jax
-import numpy as np
 import pytest
 
 from rt2_jax.cli.main import main
@@ -48,10 +47,6 @@ def gin(name, **values):
     return [f"--gin_file=runs/{name}.gin", *(f"--gin.{key}={each}" for key, each in values.items())]
 
 
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def evaluated(run, caches, tmp_path_factory):
     """The JSON of an evaluation from gin."""
@@ -62,15 +57,7 @@ def evaluated(run, caches, tmp_path_factory):
     return json.loads((out / "made" / "checkpoint_0.validation.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def predicted(run, caches, tmp_path_factory):
-    """The folder of the answers to the same steps."""
-    out = tmp_path_factory.mktemp("predicted")
-    words = gin("infer", CHECKPOINT_PATH=run, INFER_OUTPUT_DIR=out, CACHE_DIR=caches, BATCH_SIZE=4)
-    assert main(arguments(["--run_mode=infer", *words, "--gin.NUM_EXAMPLES=6"])) == 0
-    return out
-
-
+@pytest.mark.slow
 def test_an_evaluation_from_gin_has_the_numbers_of_the_plain_verb(run, caches, evaluated, tmp_path):
     out = tmp_path / "out.json"
     words = ["--cache-dir", caches, "--limit", 6, "--batch-size", 4, "--json", out]
@@ -78,49 +65,20 @@ def test_an_evaluation_from_gin_has_the_numbers_of_the_plain_verb(run, caches, e
     assert json.loads(out.read_text()) == evaluated
 
 
-def test_predictions_are_the_answers_that_the_evaluation_compares(predicted, evaluated):
-    arm, cups = evaluated["tasks"]
-    rows = lines(predicted / "arm_pick-predict.jsonl-00000-of-00001")
-    assert len(rows) == arm["steps"] == 6
-    errors = []
-    for row in rows:
-        recorded = np.float32(row["targets"]["actions"])
-        found = np.float32(row["prediction"]["actions"])[: len(recorded)]
-        errors.append(np.abs(found.astype(np.float64) - recorded))
-    expected = [field["policy"]["mean_error"] for field in arm["fields"]]
-    np.testing.assert_allclose(np.concatenate(errors).mean(axis=0), expected)
-    rows = lines(predicted / "cups-predict.jsonl-00000-of-00001")
-    shown = [(each["text"], each["recorded"], each["answer"]) for each in cups["examples"]]
-    assert [(row["inputs"], row["targets"], row["prediction"]) for row in rows[:5]] == shown
-    assert rows[1]["episode_id"] == "1" and rows[1]["step"] == 1
+@pytest.mark.slow
+def test_an_inference_from_gin_writes_what_the_plain_verb_writes(run, caches, tmp_path, capsys):
+    values = {"INFER_OUTPUT_DIR": tmp_path / "a", "CHECKPOINT_PATH": run, "CACHE_DIR": caches}
+    values |= {"NUM_EXAMPLES": 3, "BATCH_SIZE": 4, "MIXTURE_OR_TASK_NAME": "arm_pick"}
+    assert main(arguments(["--run_mode=infer", *gin("infer", **values)])) == 0
+    words = ["--out", tmp_path / "b", "--cache-dir", caches, "--limit", 3, "--batch-size", 4]
+    assert main(["eval", "infer", str(run), "--task", "arm_pick", *map(str, words)]) == 0
+    name = "arm_pick-predict.jsonl-00000-of-00001"
+    assert capsys.readouterr().out == f"{tmp_path}/a/{name}\n{tmp_path}/b/{name}\n"
+    texts = [(tmp_path / folder / name).read_text() for folder in "ab"]
+    assert texts[0] == texts[1] and texts[0].count("\n") == 3
 
 
-def test_scores_are_those_of_the_models_score_batch_in_any_shards(run, caches, tmp_path):
-    from rt2_jax.data.cache import StepCache
-    from rt2_jax.evaluation.cached_tasks import task_examples
-    from rt2_jax.inference.engine import PolicyEngine
-
-    words = ["--cache-dir", str(caches), "--mode", "score", "--out", str(tmp_path), "--limit", "5"]
-    words += ["--batch-size", "2", "--num_shards=2"]
-    for shard in (0, 1):
-        assert main(["eval", "infer", str(run), *words, f"--shard_id={shard}"]) == 0
-    engine = PolicyEngine.from_checkpoint(run, (1,))
-    model = engine.description.make_model()
-    for entry in engine.description.manifest.tasks:
-        name = f"{entry.info.name}-score.jsonl-0000"
-        parts = [lines(tmp_path / f"{name}{shard}-of-00002") for shard in (0, 1)]
-        assert list(map(len, parts)) == [3, 2]
-        examples = task_examples(
-            engine.description, entry, StepCache(caches, entry.info.name, "validation")
-        )
-        for row in sum(parts, []):
-            example = examples.example(row["step"])
-            batch = {key: each[None] for key, each in example.items() if key in model.features}
-            (expected,) = model.score_batch(engine._params, batch)
-            assert row["score"] == pytest.approx(float(expected), rel=1e-5)
-    assert len(list(tmp_path.iterdir())) == 4
-
-
+@pytest.mark.slow
 def test_an_export_from_gin_is_that_of_the_plain_verb(run, tmp_path, capsys):
     words = gin("export", CHECKPOINT_PATH=run, MODEL_OUTPUT_DIR=tmp_path / "a", DTYPE="bfloat16")
     assert main(arguments(["--run_mode=export", *words, "--dry_run"])) == 0
@@ -132,6 +90,7 @@ def test_an_export_from_gin_is_that_of_the_plain_verb(run, tmp_path, capsys):
     assert found[0].read_text() == found[1].read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "out"), [("eval", "EVAL"), ("infer", "INFER")])
 def test_a_dry_run_says_what_would_be_answered_and_writes_nothing(
     run, caches, tmp_path, capsys, name, out
@@ -154,31 +113,43 @@ def test_a_dry_run_says_what_would_be_answered_and_writes_nothing(
     ("words", "message"),
     [
         (["eval", "offline"], "missing: CHECKPOINT; give it, or all of it in --gin_file=..."),
-        (["eval", "infer", "RUN"], "missing: --out; give it"),
-        (["convert", "RUN"], "missing: OUT; give it"),
-        (["eval", "offline", "RUN", "--gin.SPLIT=train"], "missing: --gin_file"),
-        (["eval", "offline", "RUN", *gin("eval")], "found checkpoint beside --gin_file"),
+        (["eval", "infer", "run"], "missing: --out; give it"),
+        (["convert", "run"], "missing: OUT; give it"),
+        (["eval", "offline", "run", "--gin.SPLIT=train"], "missing: --gin_file"),
+        (["eval", "offline", "run", *gin("eval")], "found checkpoint beside --gin_file"),
         (["eval", "infer", "--limit=3", *gin("infer")], "found limit beside --gin_file"),
         (["convert", "--dtype=float32", *gin("export")], "found dtype beside --gin_file"),
         (["eval", "infer", *gin("infer")], "--gin.CHECKPOINT_PATH=... --gin.INFER_OUTPUT_DIR=..."),
         (["eval", "infer", *gin("infer", MOD="score")], "unknown macro MOD; did you mean MODE?"),
-        (["eval", "infer", "RUN", "--out=x", "--mode=guess"], "mode: found 'guess', expected one"),
-        (["eval", "infer", "RUN", "--out=x", "--shard-id=1"], "shard_id: found 1 of 1 shards"),
-        (["eval", "infer", "RUN", "--out=x", "--limit=0"], "limit: found 0"),
-        (["eval", "infer", "RUN", "--out=x", "--task=mugs"], "no task 'mugs' in the checkpoint's"),
-        (["eval", "infer", "RUN", "--out=x", "--split=test"], "is not cached"),
+        (["convert", "--gin_file=runs/exprt.gin"], "did you mean runs/export.gin?"),
     ],
 )
-def test_bad_input_is_one_line(run, caches, capsys, words, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = [str(run) if word == "RUN" else word for word in words]
-    if "--out=x" in words:
-        words += ["--cache-dir", str(caches)]
+def test_flags_that_say_too_little_or_twice_are_one_line(capsys, words, message):
+    refused(capsys, words, message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--mode=guess"], "mode: found 'guess', expected one"),
+        (["--shard-id=1"], "shard_id: found 1 of 1 shards"),
+        (["--limit=0"], "limit: found 0"),
+        (["--task=mugs"], "no task 'mugs' in the checkpoint's"),
+        (["--split=test"], "is not cached"),
+    ],
+)
+def test_an_inference_that_cannot_be_is_one_line(run, caches, capsys, more, message, tmp_path):
+    words = [str(run), "--out", str(tmp_path / "out"), "--cache-dir", str(caches)]
+    refused(capsys, ["eval", "infer", *words, *more], message)
+    assert not list(tmp_path.iterdir())
+
+
+def refused(capsys, words, message):
     assert main(words) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("rt2 ") and printed.err.count("\n") == 1
     assert message in printed.err and printed.out == ""
-    assert not list(tmp_path.iterdir())
 
 
 def test_t5x_run_modes_are_verbs(capsys):

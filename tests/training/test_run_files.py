@@ -89,7 +89,14 @@ def test_a_recipe_names_all_that_it_requires(name):
     }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tabletop",
+        pytest.param("bridge_sample", marks=pytest.mark.slow),
+        pytest.param("tiny_vlm", marks=pytest.mark.slow),
+    ],
+)
 def test_a_small_run_dry_runs(dry_run, name):
     values = {"MIXTURE_OR_TASK_NAME": "tiny_mix", "INITIAL_CHECKPOINT_PATH": None, **WITHOUT_STATE}
     values["TASK_FEATURE_LENGTHS"] = {"inputs": 32, "targets": 32}
