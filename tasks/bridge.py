@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from rt2_jax.actions.bounds import QuantileBounds
 from rt2_jax.actions.space import rt2_action_space
+from rt2_jax.data.instructions import InstructionEncoder
 from rt2_jax.data.registration import robot_task
 from rt2_jax.data.rlds_reader import rlds_source, steps_of_episodes
 
@@ -33,6 +34,7 @@ def bridge_step(step: Mapping[str, Any]) -> dict[str, Any]:
         "text": step["language_instruction"],
         "action": tf.concat([terminate, step["action"]], axis=0),
         "state": step["observation"]["state"],
+        "instruction_embedding": step["language_embedding"],
     }
 
 
@@ -64,6 +66,7 @@ def bridge_task(
         state_fields=STATE_FIELDS,
         image_size=image_size,
         read_from=directory,
+        instruction_encoder=InstructionEncoder("universal-sentence-encoder", 512),
         preprocessors=[
             steps_of_episodes(
                 bridge_step,

@@ -14,6 +14,7 @@ import math
 
 from rt2_jax.actions.bounds import FixedBounds
 from rt2_jax.actions.space import ActionField, rt2_action_space
+from rt2_jax.data.instructions import InstructionEncoder
 from rt2_jax.data.rlds_columns import RldsColumns, rlds_task
 from rt2_jax.tasks.oxe_spaces import field_names
 
@@ -57,9 +58,12 @@ rlds_task(
         # Of RT-1's three modes the first ends the episode.
         terminate="action/terminate_episode[:1] | invert",
         state=("observation/base_pose_tool_reached", "observation/gripper_closed"),
+        instruction_embedding="observation/natural_language_embedding",
     ),
     embodiment="google_robot",
     action_space=RT1_ACTIONS,
     state_fields=field_names("x y z qx qy qz qw gripper_closed"),
     image_size=(256, 320),
+    # Cer et al. 2018; RT-1, section 5.1.
+    instruction_encoder=InstructionEncoder("universal-sentence-encoder", 512),
 )

@@ -19,6 +19,8 @@ class Observation:
       images: view name -> uint8 [H, W, 3], RGB, newest frame; a policy keeps its own history.
       instruction: what to do, in words.
       state: proprioception, float32 [S], or None.
+      instruction_embedding: float32 [E], the vector of the instruction, for a policy that reads it
+        and has none of these words; or None.
       session: which episode this belongs to; several may share one policy.
       step: its number within the episode, from 0.
     """
@@ -28,14 +30,15 @@ class Observation:
     state: np.ndarray | None = None
     session: str | None = None
     step: int | None = None
+    instruction_embedding: np.ndarray | None = None
 
     def check(self) -> None:
         """Refuses wrong types and shapes, naming the camera.
 
         Raises:
-          TypeError: an image is no uint8 array, the state no float32 array, or the instruction no
-            text.
-          ValueError: a wrong shape, an empty instruction, or a state that is not finite.
+          TypeError: an image is no uint8 array, the state or the instruction's vector no float32
+            array, or the instruction no text.
+          ValueError: a wrong shape, an empty instruction, or numbers that are not finite.
         """
         for view, image in self.images.items():
             if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -53,21 +56,26 @@ class Observation:
             )
         if not self.instruction.strip():
             raise ValueError("observation: the instruction is empty")
-        if self.state is not None:
-            if not isinstance(self.state, np.ndarray) or self.state.dtype != np.float32:
-                raise TypeError(
-                    f"observation: the state must be a float32 array, found {_kind(self.state)}"
-                )
-            if self.state.ndim != 1:
-                raise ValueError(
-                    f"observation: the state must have shape [S], found {list(self.state.shape)}"
-                )
-            wrong = np.flatnonzero(~np.isfinite(self.state))
-            if wrong.size:
-                raise ValueError(
-                    f"observation: the state is not finite at index {wrong[0]}: "
-                    f"{self.state[wrong[0]]}"
-                )
+        for name, numbers, length in (
+            ("state", self.state, "S"),
+            ("instruction_embedding", self.instruction_embedding, "E"),
+        ):
+            if numbers is not None:
+                _check_numbers(numbers, name, length)
+
+
+def _check_numbers(numbers: Any, name: str, length: str) -> None:
+    if not isinstance(numbers, np.ndarray) or numbers.dtype != np.float32:
+        raise TypeError(f"observation: the {name} must be a float32 array, found {_kind(numbers)}")
+    if numbers.ndim != 1:
+        raise ValueError(
+            f"observation: the {name} must have shape [{length}], found {list(numbers.shape)}"
+        )
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if wrong.size:
+        raise ValueError(
+            f"observation: the {name} is not finite at index {wrong[0]}: {numbers[wrong[0]]}"
+        )
 
 
 def _kind(value: Any) -> str:

@@ -119,6 +119,7 @@ class RemotePolicy:
         }
         for name, value in (
             ("state", observation.state),
+            ("instruction_embedding", observation.instruction_embedding),
             ("session", observation.session),
             ("step", observation.step),
             ("budget_ms", self._budget_ms),

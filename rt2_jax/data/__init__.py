@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "pointing_source",
         ],
         "examples": ["TaskExamples", "mixture_examples"],
+        "instructions": ["InstructionEncoder", "InstructionTable"],
         "lerobot_steps": ["LeRobotSteps", "lerobot_names", "lerobot_source", "lerobot_task"],
         "log_import": ["ImportedLog", "import_log"],
         "manifest": ["Manifest", "MixtureTask", "load_manifest", "open_caches"],

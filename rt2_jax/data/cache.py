@@ -16,6 +16,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from rt2_jax.actions.identity import check_keys
 from rt2_jax.actions.statistics import ActionStatistics
+from rt2_jax.data.instructions import InstructionTable
 from rt2_jax.data.step import TaskStep
 from rt2_jax.data.task_info import TaskInfo
 
@@ -23,6 +24,7 @@ VERSION = 3
 INFO_FILE = "info.json"
 ACTIONS_FILE = "actions.npy"
 STATES_FILE = "states.npy"
+INSTRUCTIONS_FILE = "instructions.msgpack"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class CacheInfo:
       shard_steps: how many a file holds; the last one of a source shard may hold fewer.
       source_shards: names of the shards of the task's source, in order.
       files: in the order of the steps.
-      hash: SHA-256 of all steps in order; the same for any number of files and source shards.
+      hash: SHA-256 of all steps in order, and of their instructions' vectors; the same for any
+        number of files and source shards.
       longest_texts: the longest distinct texts, to know before training whether they fit.
       longest_targets: the longest distinct targets.
       statistics: of the actions; None for a web task.
@@ -118,6 +121,8 @@ class StepSource(Protocol):
     def __getitem__(self, index: int) -> TaskStep: ...
 
     def actions(self) -> np.ndarray: ...
+
+    def instructions(self) -> InstructionTable | None: ...
 
 
 class StepCache:
@@ -190,6 +195,21 @@ class StepCache:
     def states(self) -> np.ndarray:
         """All states, float32 [N, S], native units; S = 0 where a task has none."""
         return np.load(self.directory / STATES_FILE)
+
+    def instructions(self) -> InstructionTable | None:
+        """The vectors that are stored with the instructions; None where a task has none.
+
+        Raises:
+          ValueError: they are missing or damaged.
+        """
+        encoder = self.info.task.instruction_encoder
+        if encoder is None:
+            return None
+        path = self.directory / INSTRUCTIONS_FILE
+        try:
+            return InstructionTable.unpack(encoder, path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: damaged ({error}); {self._advice}") from error
 
 
 def allow_open_files(count: int) -> None:

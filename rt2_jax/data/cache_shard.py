@@ -19,17 +19,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import seqio
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from rt2_jax.data.instructions import InstructionTable, add_embedding
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.step import TaskStep
 from rt2_jax.data.step_reader import read_shard
 
 UNFINISHED = "unfinished"
 """What the last part of a name says of a file that is being written, or was when it was killed."""
-_PARTS = ("actions", "states", "digests")
+_NUMBERS = ("actions", "states", "digests")
+PARTS = (*_NUMBERS, "instructions")
+"""Kinds of files that a shard has beside its steps, see `CacheWork.part`."""
 _LONGEST = 1024  # texts that are kept to check lengths before training
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -57,7 +61,10 @@ class CacheWork:
     data_dir: pathlib.Path
 
     def part(self, kind: str, shard: int) -> pathlib.Path:
-        """The file of a shard's `actions`, `states` or `digests`: numbers one after the other."""
+        """The file of a shard's `actions`, `states` or `digests`, numbers one after the other.
+
+        Or of its `instructions`, what `InstructionTable.pack` makes of their vectors.
+        """
         return self.folder / f"{kind}-{shard:05d}.bytes"
 
     def summary(self, shard: int) -> pathlib.Path:
@@ -149,7 +156,7 @@ def cache_all_here(task: seqio.Task, work: CacheWork, report: Callable[[int], No
 def finished_shard(work: CacheWork, shard: int) -> ShardSummary | None:
     """What a shard holds, None where it is not finished, or not all of its files are whole."""
     path = work.summary(shard)
-    if not all(file.is_file() for file in (path, *(work.part(kind, shard) for kind in _PARTS))):
+    if not all(file.is_file() for file in (path, *(work.part(kind, shard) for kind in PARTS))):
         return None
     data = json.loads(path.read_text(encoding="utf-8"))
     files = tuple((name, size, steps) for name, size, steps in data.pop("files"))
@@ -172,13 +179,14 @@ def _write(
     texts: set[str] = set()
     targets: set[str] = set()
     ids: set[str] = set()
+    embeddings: dict[str, np.ndarray] = {}
     files: list[tuple[pathlib.Path, int]] = []
     total, last = 0, -1
     steps = read_shard(task, work.split, shard, len(work.shards))
     with _Attempt() as attempt:
         actions, states, digests = (
             attempt.stack.enter_context(attempt.path(work.part(kind, shard)).open("wb"))
-            for kind in _PARTS
+            for kind in _NUMBERS
         )
         while (head := next(steps, None)) is not None:
             file = work.folder / f"steps-{shard:05d}-{len(files):05d}.array_record"
@@ -191,6 +199,8 @@ def _write(
                     if info.robot:
                         actions.write(step.action.astype("<f4").tobytes())
                         states.write(step.state.astype("<f4").tobytes())
+                    if info.instruction_encoder:
+                        _add_embedding(embeddings, step, info.name)
                     texts.add(step.text)
                     targets.add(step.target)
                     if form.unique_episode_ids:
@@ -202,6 +212,11 @@ def _write(
             total += count
             texts, targets = set(longest(texts)), set(longest(targets))
         attempt.stack.close()
+        if info.instruction_encoder:
+            instructions = InstructionTable(info.instruction_encoder, embeddings).pack()
+        else:
+            instructions = b""
+        attempt.path(work.part("instructions", shard)).write_bytes(instructions)
         _check_written(
             [attempt.path(file) for file, _ in files], attempt.path(work.part("digests", shard))
         )
@@ -216,6 +231,14 @@ def _write(
         attempt.finish()
         write_atomically(work.summary(shard), json.dumps(dataclasses.asdict(summary)) + "\n")
     return summary
+
+
+def _add_embedding(embeddings: dict[str, np.ndarray], step: TaskStep, task: str) -> None:
+    try:
+        add_embedding(embeddings, step.text, step.instruction_embedding)
+    except ValueError as error:
+        where = f"task {task!r}, episode {step.episode} ({step.episode_id!r}), step {step.step}"
+        raise ValueError(f"{where}: {error}") from None
 
 
 class _Attempt:

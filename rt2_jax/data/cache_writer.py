@@ -17,6 +17,7 @@ from rt2_jax.actions.statistics import compute_statistics
 from rt2_jax.data.cache import (
     ACTIONS_FILE,
     INFO_FILE,
+    INSTRUCTIONS_FILE,
     STATES_FILE,
     CacheFile,
     CacheInfo,
@@ -24,6 +25,7 @@ from rt2_jax.data.cache import (
     cache_directory,
 )
 from rt2_jax.data.cache_shard import (
+    PARTS,
     UNFINISHED,
     CacheRunner,
     CacheWork,
@@ -33,13 +35,14 @@ from rt2_jax.data.cache_shard import (
     longest,
     write_atomically,
 )
+from rt2_jax.data.instructions import InstructionTable, merge_tables
 from rt2_jax.data.locks import only_writer
 from rt2_jax.data.registration import data_path
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.task_modules import declaration
 
 _PLAN_FILE = "plan.json"
-_PARTS = ("shard-*.json", "actions-*.bytes", "states-*.bytes", "digests-*.bytes")
+_PARTS = ("shard-*.json", *(f"{kind}-*.bytes" for kind in PARTS))
 _LEFT = (f"*.{UNFINISHED}", "failure-*.txt")  # of processes that were killed
 
 
@@ -146,6 +149,12 @@ def _finish(work: CacheWork, info: TaskInfo) -> None:
     digest = hashlib.sha256()
     for shard in range(len(work.shards)):
         digest.update(work.part("digests", shard).read_bytes())
+    if encoder := info.instruction_encoder:
+        parts = [work.part("instructions", shard).read_bytes() for shard in range(len(work.shards))]
+        tables = [(info.name, InstructionTable.unpack(encoder, part)) for part in parts]
+        packed = merge_tables(tables).pack()
+        digest.update(packed)
+        (work.folder / INSTRUCTIONS_FILE).write_bytes(packed)
     result = CacheInfo(
         task=info,
         split=work.split,

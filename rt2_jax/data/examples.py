@@ -10,6 +10,7 @@ from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.cache import StepSource
+from rt2_jax.data.instructions import InstructionTable, merge_tables
 from rt2_jax.data.manifest import Manifest
 from rt2_jax.data.model_inputs import ImageSlot, ModelInputs
 from rt2_jax.data.places import parse_places
@@ -70,6 +71,15 @@ class TaskExamples:
                     f"{self._where}: the model reads the state {list(wanted[0])} in {wanted[1]} "
                     f"bins, and its examples are written with {list(written[0])} in {written[1]}"
                 )
+        self._instructions: InstructionTable | None = None
+        if inputs.spec.instruction_dim:
+            self._instructions = merge_tables([(self.name, cache.instructions())])
+            if self._instructions.encoder.dim != inputs.spec.instruction_dim:
+                raise ValueError(
+                    f"{self._where}: its instructions' vectors have "
+                    f"{self._instructions.encoder.dim} numbers, the model reads "
+                    f"{inputs.spec.instruction_dim} (RT1Config.instruction_dim)"
+                )
         self._check_lengths()
 
     def _check_lengths(self) -> None:
@@ -79,7 +89,7 @@ class TaskExamples:
         if self._state_text is not None:
             encode = self._inputs.tokenizer.encode
             before = self._state_text.longest(lambda number: len(encode(number))) + " "
-        for text in info.longest_texts:
+        for text in info.longest_texts if self._instructions is None else ():
             prompt = before + self._task.fill_prompt(text)
             self._inputs.observe({}, prompt, robot=False, where=self._where)
         if self._tokens is None:
@@ -122,6 +132,9 @@ class TaskExamples:
             fill_prompt(self._task, step.text, self._state_text, step.state, where),
             robot=self._tokens is not None,
             where=where,
+            instruction_embedding=self._instructions.find(step.text, where)
+            if self._instructions
+            else None,
             rng=rng,
         )
         if self._tokens is None:

@@ -22,6 +22,7 @@ _LATER = {
     "placeholders_per_image": 0,
     "prompt_end": "",
     "answer_end": True,
+    "instruction_dim": 0,
 }
 _ANSWER = ("input_tokens", "target_tokens", "loss_weights")
 ImageSlot = tuple[str, int]
@@ -58,6 +59,8 @@ class InputSpec:
       prompt_end: text that ends a decoder-only model's prompt; "" for the end-of-sequence token.
       answer_end: whether answers end with the end-of-sequence token; False for a model that writes
         actions only, all of one length.
+      instruction_dim: numbers of the vector that the model reads instead of a prompt, stored with
+        the data's instructions; 0 for a model that reads words.
 
     Raises:
       ValueError: no slots or one twice, a time after now, or a number out of its range.
@@ -79,6 +82,7 @@ class InputSpec:
     placeholders_per_image: int = 0
     prompt_end: str = ""
     answer_end: bool = True
+    instruction_dim: int = 0
 
     def __post_init__(self) -> None:
         slots = self.image_slots
@@ -105,6 +109,11 @@ class InputSpec:
             )
         if self.state_bins < 2:
             raise ValueError(f"InputSpec.state_bins: found {self.state_bins}, expected 2 or more")
+        if self.instruction_dim and self.state_fields:
+            raise ValueError(
+                f"InputSpec.state_fields: found {list(self.state_fields)}, but the model reads a "
+                "vector of the instruction and no prompt, where they would stand; make it ()"
+            )
         if not 0 <= self.plan_length < self.decoder_length:
             raise ValueError(
                 f"InputSpec.plan_length: found {self.plan_length}, expected 0 up to below the "
@@ -123,12 +132,16 @@ class InputSpec:
         """The features that a prediction reads; the others are what it is to write."""
         if self.placeholders_per_image:
             return ("images", "image_mask", "decoder_input_tokens", "decoder_causal_attention")
+        if self.instruction_dim:
+            return ("images", "image_mask", "instruction_embedding")
         return ("images", "image_mask", "encoder_input_tokens")
 
     def batch_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
         """The shape of every feature of a batch."""
         row = self.answer_start + self.decoder_length
         prompt = {"encoder_input_tokens": self.encoder_length}
+        if self.instruction_dim:
+            prompt = {"instruction_embedding": self.instruction_dim}
         if self.placeholders_per_image:
             prompt = {"decoder_causal_attention": row}
         answer = {f"decoder_{name}": row for name in _ANSWER}
@@ -195,6 +208,7 @@ class ModelInputs:
         *,
         robot: bool,
         where: str = "observation",
+        instruction_embedding: np.ndarray | None = None,
         rng: np.random.Generator | None = None,
     ) -> dict[str, np.ndarray]:
         """What a prediction reads: the features of `InputSpec.observed`.
@@ -204,6 +218,7 @@ class ModelInputs:
           prompt: the filled prompt; `IMAGE_PLACE` in it is where an image stands.
           robot: whether these are a robot's pictures, which `robot_crop` holds for.
           where: what errors call the example.
+          instruction_embedding: float32 [instruction_dim], of a model that reads it and no prompt.
           rng: augments; None in evaluation and serving.
 
         Returns:
@@ -211,7 +226,8 @@ class ModelInputs:
           image_mask: bool [N].
           encoder_input_tokens: int32 [L_in], ended and padded with 0; or, of a decoder-only model,
           decoder_input_tokens: int32 [P + 1], P being `InputSpec.answer_start`: padding, pictures'
-          placeholders and prompt; and decoder_causal_attention: int32 [P + 1], ones.
+          placeholders and prompt; and decoder_causal_attention: int32 [P + 1], ones; or, of a model
+          that reads no words, instruction_embedding.
 
         Raises:
           KeyError: a picture for a slot that the model doesn't have.
@@ -236,7 +252,11 @@ class ModelInputs:
         return {
             "images": pixels,
             "image_mask": np.array([slot in images for slot in spec.image_slots]),
-            **self._prompt(prompt, f"{where}: prompt {prompt!r}"),
+            **(
+                _embedding(instruction_embedding, spec.instruction_dim, where)
+                if spec.instruction_dim
+                else self._prompt(prompt, f"{where}: prompt {prompt!r}")
+            ),
         }
 
     def answer(
@@ -381,6 +401,16 @@ class ModelInputs:
         if end:
             padded[len(tokens)] = self.tokenizer.eos_id
         return padded
+
+
+def _embedding(vector: np.ndarray | None, dim: int, where: str) -> dict[str, np.ndarray]:
+    if vector is None or vector.shape != (dim,):
+        found = "none" if vector is None else f"one of shape {list(vector.shape)}"
+        raise ValueError(
+            f"{where}: the model reads a vector of the instruction; found {found}, expected {dim} "
+            "numbers"
+        )
+    return {"instruction_embedding": vector.astype(np.float32)}
 
 
 def _weights(count: int, length: int, weighted: int | None, end: bool = True) -> np.ndarray:

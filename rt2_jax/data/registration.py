@@ -17,6 +17,7 @@ import seqio
 import tensorflow as tf
 
 from rt2_jax.actions.space import ActionSpace
+from rt2_jax.data.instructions import InstructionEncoder
 from rt2_jax.data.prompt_template import slot_names
 from rt2_jax.data.task_info import ROBOT_PROMPT, RobotInfo, TaskInfo
 
@@ -32,6 +33,7 @@ STEP_FEATURES: Mapping[str, seqio.Feature] = {
         ("episode", tf.int64, 0),
         ("step", tf.int64, 0),
         ("episode_id", tf.string, 0),
+        ("instruction_embedding", tf.float32, 1),
     )
 }
 """What a step holds, the same in every task so that any tasks can be mixed; see `TaskStep`."""
@@ -41,6 +43,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "action": np.zeros(0, np.float32),
     "state": np.zeros(0, np.float32),
     "step": np.int64(0),
+    "instruction_embedding": np.zeros(0, np.float32),
 }
 
 
@@ -81,7 +84,7 @@ class StepFormat:
             raise ValueError(f"task {info.name!r}: {fields} are fields, not slots or columns")
 
     def __call__(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Steps with exactly `STEP_FEATURES`; `target`, `action`, `state`, `step` may be missing.
+        """Steps with exactly `STEP_FEATURES`; those of `_OPTIONAL` may be missing.
 
         A column that is called as a slot of the prompt gives the slot's value, and goes into the
         text with the values that are the same in all steps.
@@ -161,6 +164,7 @@ def robot_task(
     slots: Mapping[str, str] | None = None,
     columns: Sequence[str] = (),
     loss_weight: float = 1.0,
+    instruction_encoder: InstructionEncoder | None = None,
 ) -> seqio.Task:
     """Registers demonstrations of a robot.
 
@@ -182,13 +186,15 @@ def robot_task(
       columns: further fields of the steps that `preprocessors` give. They are not cached; tasks
         that are derived from this one can use them, see `with_plans`.
       loss_weight: what the loss of its examples is multiplied by, beside its rate in a mixture.
+      instruction_encoder: what made the vectors in the steps' `instruction_embedding`, float32
+        [dim], for models that read them instead of the words (RT-1); None where there are none.
 
     Raises:
       ValueError: the name is registered already, or what `TaskInfo` and `StepFormat` refuse.
     """
     bounds = tuple((name, low, high) for name, (low, high) in (state_bounds or {}).items())
     robot = RobotInfo(embodiment, action_space, tuple(state_fields), bounds)
-    info = TaskInfo(name, prompt, tuple(views), image_size, robot, loss_weight)
+    info = TaskInfo(name, prompt, tuple(views), image_size, robot, loss_weight, instruction_encoder)
     return _register(source, preprocessors, StepFormat(info, read_from, slots, columns))
 
 

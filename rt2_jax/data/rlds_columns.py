@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.data.columns import Column, parse_column
+from rt2_jax.data.instructions import InstructionEncoder
 from rt2_jax.data.registration import robot_task
 from rt2_jax.data.rlds_reader import EPISODE_ID, leaves, numbered_episodes, rlds_source
 from rt2_jax.data.task_info import ROBOT_PROMPT
@@ -29,6 +30,7 @@ class RldsColumns:
       action: columns whose numbers, one after the other, are the action.
       terminate: column of RT-2's first field, 1 to go on; None where the space has none.
       state: columns of the proprioceptive state.
+      instruction_embedding: column of the vector that is stored with the instruction, or None.
       keep: path of an episode's flag that must be true, or None.
       skip_first: steps that are left out at an episode's start.
       every: keeps every n-th step, before anything is computed.
@@ -44,6 +46,7 @@ class RldsColumns:
     skip_first: int = 0
     every: int = 1
     skip_last: int = 0
+    instruction_embedding: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "action", tuple(self.action))
@@ -65,7 +68,10 @@ class RldsColumns:
     def fields(self) -> tuple[str, ...]:
         """Paths below a step of all that is read."""
         text, action, state = self.parsed()
-        paths = [*self.views.values(), *(column.path for column in (text, *action, *state))]
+        columns = [text, *action, *state]
+        if self.instruction_embedding:
+            columns.append(parse_column(self.instruction_embedding))
+        paths = [*self.views.values(), *(column.path for column in columns)]
         return tuple(dict.fromkeys(path for path in paths if path))
 
 
@@ -137,8 +143,9 @@ class StepsOfColumns:
           steps: path -> tensor [T, ...] of each field that is read.
 
         Returns:
-          `images` string [K, views], `text` string [K], `action` float32 [K, D] and, where there is
-          one, `state` float32 [K, S] of the K steps that are kept.
+          `images` string [K, views], `text` string [K], `action` float32 [K, D] of the K steps that
+          are kept and, where there are some, `state` float32 [K, S] and `instruction_embedding`
+          float32 [K, E].
         """
         columns = self._columns
         length = tf.shape(next(iter(steps.values())))[0]
@@ -153,6 +160,9 @@ class StepsOfColumns:
             "text": self._text.texts(chosen),
             "action": self._joined("action", action),
         }
+        if columns.instruction_embedding:
+            vector = parse_column(columns.instruction_embedding).numbers(chosen)
+            result["instruction_embedding"] = vector
         if self._state:
             state = [column.numbers(chosen) for column in self._state]
             result["state"] = self._joined("state", state)
@@ -201,6 +211,7 @@ def rlds_task(
     image_size: tuple[int, int] | None = None,
     prompt: str = ROBOT_PROMPT,
     loss_weight: float = 1.0,
+    instruction_encoder: InstructionEncoder | None = None,
 ) -> seqio.Task:
     """Registers an RLDS data set by its columns; nothing is read.
 
@@ -216,6 +227,7 @@ def rlds_task(
       image_size: (height, width) of every picture; None for any.
       prompt: of the model.
       loss_weight: as in `robot_task`.
+      instruction_encoder: of `columns.instruction_embedding`.
 
     Raises:
       ValueError: the name is registered already, or what `TaskInfo` refuses.
@@ -232,6 +244,7 @@ def rlds_task(
         read_from=directory,
         prompt=prompt,
         loss_weight=loss_weight,
+        instruction_encoder=instruction_encoder,
         preprocessors=[
             StepsOfColumns(
                 name, columns, action_width=action_space.dimension, state_width=len(state_fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgpack
 import numpy as np
@@ -26,6 +26,8 @@ class TaskStep:
       episode: its number in the split, from 0.
       step: its number in the episode, from 0.
       episode_id: the data set's own name for the episode.
+      instruction_embedding: float32 [E], the vector that is stored with the text; E = 0 where there
+        is none, and in a cached step: a cache keeps one for each text (`StepCache.instructions`).
     """
 
     images: tuple[bytes, ...]
@@ -36,14 +38,19 @@ class TaskStep:
     episode: int
     step: int
     episode_id: str
+    instruction_embedding: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def pack(self) -> bytes:
-        """A msgpack map; arrays are little-endian float32. Equal steps give equal bytes."""
+        """A msgpack map; arrays are little-endian float32. Equal steps give equal bytes.
+
+        The instruction's vector is left out.
+        """
         data = {
             **self.__dict__,
             "action": self.action.astype("<f4").tobytes(),
             "state": self.state.astype("<f4").tobytes(),
         }
+        del data["instruction_embedding"]
         packed: bytes = msgpack.packb(data)
         return packed
 
@@ -79,6 +86,14 @@ class TaskStep:
             for name, value in zip(names, self.state, strict=True):
                 if not np.isfinite(value):
                     raise ValueError(f"{where}: state {name!r} is {value}, expected a number")
+        vector = self.instruction_embedding
+        dim = info.instruction_encoder.dim if info.instruction_encoder else 0
+        if vector.shape != (dim,) or not np.all(np.isfinite(vector)):
+            raise ValueError(
+                f"{where}: instruction_embedding has shape {list(vector.shape)} and "
+                f"{int(np.sum(~np.isfinite(vector)))} numbers that are not finite, expected {dim} "
+                "numbers; what made them is declared at registration (instruction_encoder)"
+            )
         if wrong_empty:
             raise ValueError(f"{where}: the {wrong_empty} is empty")
         if len(self.images) != len(info.views):

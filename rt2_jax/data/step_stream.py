@@ -11,6 +11,7 @@ import seqio
 
 from rt2_jax.actions.identity import differences
 from rt2_jax.data.cache import CacheInfo
+from rt2_jax.data.instructions import InstructionTable
 from rt2_jax.data.mixture_order import ENDLESS, source_seed
 from rt2_jax.data.registration import step_format
 from rt2_jax.data.step import TaskStep
@@ -91,6 +92,19 @@ class StepStream:
     def actions(self) -> np.ndarray:
         """The actions of the first hundred steps, float32 [100, D], native units."""
         return self._first_actions
+
+    def instructions(self) -> InstructionTable | None:
+        """None where the task has no vectors of its instructions.
+
+        Raises:
+          ValueError: it has some; which ones is known of a cache alone.
+        """
+        if self.info.task.instruction_encoder is None:
+            return None
+        raise ValueError(
+            f"task {self.info.task.name!r} is not cached, so its instructions' vectors are not "
+            "known before it is read; cache it"
+        )
 
     def _endless(self, seed: int, host: int, hosts: int) -> Iterator[TaskStep]:
         name, split = self.info.task.name, self.info.split

@@ -8,6 +8,7 @@ from typing import Any
 from rt2_jax.actions.bounds import QuantileBounds
 from rt2_jax.actions.identity import check_keys
 from rt2_jax.actions.space import ActionSpace
+from rt2_jax.data.instructions import InstructionEncoder
 from rt2_jax.data.prompt_template import check_prompt, fill_prompt
 
 ROBOT_PROMPT = "Q: what action should the robot take to {text}? A:"
@@ -74,10 +75,12 @@ class TaskInfo:
       robot: of a robot task; None for a web task, whose steps hold their answer as text.
       loss_weight: what the loss of its examples is multiplied by, if a run says nothing else. It
         is no part of what is cached.
+      instruction_encoder: what made the vectors that are stored with a robot's instructions; None
+        where there are none.
 
     Raises:
       ValueError: a robot task without views or without `{text}` in its prompt, a prompt that could
-        not be filled, a view twice, or a web task with several views.
+        not be filled, a view twice, or a web task with several views or instructions.
     """
 
     name: str
@@ -86,6 +89,7 @@ class TaskInfo:
     image_size: tuple[int, int] | None = None
     robot: RobotInfo | None = None
     loss_weight: float = field(default=1.0, compare=False)
+    instruction_encoder: InstructionEncoder | None = None
 
     def __post_init__(self) -> None:
         def refuse(problem: str) -> None:
@@ -95,6 +99,8 @@ class TaskInfo:
             refuse(f"found views {list(self.views)}, expected each once")
         if self.robot is None and len(self.views) > 1:
             refuse(f"a web task has at most one picture, found views {list(self.views)}")
+        if self.robot is None and self.instruction_encoder is not None:
+            refuse("a web task has no instructions, so it has no vectors of them")
         if self.robot is not None and not self.views:
             refuse("a robot task needs one view or more, found none")
         if self.robot is not None and "{text}" not in self.prompt:
@@ -116,21 +122,25 @@ class TaskInfo:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal value back."""
-        data = {
+        data: dict[str, Any] = {
             "name": self.name,
             "prompt": self.prompt,
             "views": list(self.views),
             "image_size": list(self.image_size) if self.image_size else None,
             "robot": self.robot.to_json() if self.robot else None,
         }
-        return data if self.loss_weight == 1 else {**data, "loss_weight": self.loss_weight}
+        if self.loss_weight != 1:
+            data["loss_weight"] = self.loss_weight
+        if self.instruction_encoder is not None:
+            data["instruction_encoder"] = self.instruction_encoder.to_json()
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> TaskInfo:
         """Reads what `to_json` wrote; unknown and missing keys are refused by name."""
         names = ("name", "prompt", "views", "image_size", "robot")
-        check_keys("task", data, names, optional=("loss_weight",))
-        robot = data["robot"]
+        check_keys("task", data, names, optional=("loss_weight", "instruction_encoder"))
+        robot, encoder = data["robot"], data.get("instruction_encoder")
         if robot is not None:
             of_robot = ("embodiment", "action_space", "state_fields", "state_bounds")
             check_keys("task's robot", robot, of_robot)
@@ -148,4 +158,5 @@ class TaskInfo:
             (size[0], size[1]) if size else None,
             robot,
             data.get("loss_weight", 1.0),
+            InstructionEncoder.from_json(encoder) if encoder else None,
         )

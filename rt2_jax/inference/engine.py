@@ -175,11 +175,16 @@ class PolicyEngine:
         instruction: str,
         state: np.ndarray | None = None,
         where: str = "observation",
+        instruction_embedding: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """The features of a robot's observation: training's transforms without augmentation.
 
+        A model that reads vectors of instructions takes the one that is given, else that which was
+        stored with the same instruction in training.
+
         Raises:
-          KeyError: a view that the task was trained with is missing, or the state that is read.
+          KeyError: a view that the task was trained with is missing, or the state that is read, or
+            the vector of an instruction.
           ValueError: a picture of another aspect ratio, an instruction that is too long, or a state
             of another length.
         """
@@ -193,11 +198,15 @@ class PolicyEngine:
             )
         for (view, _), image in images.items():
             _check_aspect(task, view, image.shape, where)
+        table = self.description.instructions
+        if table is not None and instruction_embedding is None:
+            instruction_embedding = table.find(instruction, where)
         return self._inputs.observe(
             {slot: image for slot, image in images.items() if slot in slots},
             fill_prompt(task, instruction, self.description.state_text(task), state, where),
             robot=True,
             where=where,
+            instruction_embedding=instruction_embedding,
         )
 
     def decode_actions(
@@ -285,6 +294,7 @@ class PolicyEngine:
                 observation.instruction,
                 observation.state,
                 where,
+                observation.instruction_embedding,
             )
             for observation, where in zip(observations, names, strict=True)
         ]
@@ -362,6 +372,9 @@ class PolicyEngine:
         read = {view for view, _ in self._inputs.spec.image_slots if view in task.views}
         names = [f"images/{view}" for view in observation.images if view not in read]
         unread = observation.state is not None and not self._inputs.spec.state_fields
+        vector = observation.instruction_embedding is not None
+        if vector and self.description.instructions is None:
+            names.append("instruction_embedding")
         return (*names, *(("state",) if unread else ()))
 
 

@@ -31,6 +31,7 @@ def describe_task(description: RunDescription, task: TaskInfo) -> dict[str, Any]
         "state_fields": list(task.robot.state_fields) if spec.state_fields else [],
         "state_read": list(spec.state_fields),
         "state_ranges": _state_ranges(description, task),
+        "instruction_encoder": _instruction_encoder(description),
         "image_slots": [list(slot) for slot in spec.image_slots],
         "image_size": list(spec.image_size),
         "action_space": space.to_json(),
@@ -43,6 +44,12 @@ def describe_task(description: RunDescription, task: TaskInfo) -> dict[str, Any]
         "control_rate_hz": space.control_rate_hz,
         "vocabulary_hash": description.tokenizer.hash,
     }
+
+
+def _instruction_encoder(description: RunDescription) -> dict[str, Any] | None:
+    """What made the vectors that are read instead of words; None where words are read."""
+    table = description.instructions
+    return None if table is None else {**table.encoder.to_json(), "known": len(table.embeddings)}
 
 
 def _state_ranges(description: RunDescription, task: TaskInfo) -> dict[str, list[float]]:

@@ -285,6 +285,11 @@ class VisionLanguageConfig:
         return 0
 
     @property
+    def instruction_embedding_dim(self) -> int:
+        """Numbers of a vector that is read instead of a prompt: none, it reads words."""
+        return 0
+
+    @property
     def writes_text(self) -> bool:
         """Whether it can answer in words."""
         return True
@@ -333,6 +338,11 @@ class DecoderVisionLanguageConfig:
     def placeholders_per_image(self) -> int:
         """Tokens that stand for a picture in the decoder's input."""
         return self.vision.num_tokens
+
+    @property
+    def instruction_embedding_dim(self) -> int:
+        """Numbers of a vector that is read instead of a prompt: none, it reads words."""
+        return 0
 
     @property
     def writes_text(self) -> bool:

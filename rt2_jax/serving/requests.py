@@ -26,6 +26,7 @@ _OWN_KEYS = (
     "prompt",
     "instruction",
     "state",
+    "instruction_embedding",
     "session",
     "step",
     "seq",
@@ -121,7 +122,8 @@ class Schema:
                 prompt = prompt.decode()
             except UnicodeDecodeError as error:
                 raise ValueError(f"request: prompt: not UTF-8 ({error}); send text") from error
-        state = _as_state(frame.get("state", frame.get(_OPENPI_STATE)))
+        state = _as_numbers(frame.get("state", frame.get(_OPENPI_STATE)), "state")
+        embedding = _as_numbers(frame.get("instruction_embedding"), "instruction_embedding")
         if self.state_fields and (state is None or state.shape != (len(self.state_fields),)):
             found = "no state" if state is None else f"a state of shape {list(state.shape)}"
             raise ValueError(
@@ -134,6 +136,7 @@ class Schema:
             state=state,
             session=str(frame.get("session") or session),
             step=frame.get("step"),
+            instruction_embedding=embedding,
         )
         observation.check()
         known = {*_OWN_KEYS, *_OPENPI_VIEWS, _OPENPI_STATE}
@@ -176,15 +179,15 @@ class Schema:
         return {view: given[view] for view in self.views}
 
 
-def _as_state(state: Any) -> np.ndarray | None:
-    if state is None:
+def _as_numbers(value: Any, name: str) -> np.ndarray | None:
+    if value is None:
         return None
     try:
-        array = np.asarray(state)
+        array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"request: state: found no array ({error}), expected numbers") from error
+        raise ValueError(f"request: {name}: found no array ({error}), expected numbers") from error
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"request: state: found {array.dtype}, expected numbers")
+        raise TypeError(f"request: {name}: found {array.dtype}, expected numbers")
     return array.astype(np.float32)
 
 

@@ -20,6 +20,7 @@ from rt2_jax.actions.identity import check_keys, differences, without
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.image import decode_image
+from rt2_jax.data.instructions import InstructionTable
 from rt2_jax.data.manifest import Manifest
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.state_text import StateText
@@ -46,17 +47,19 @@ _KEYS = (
     "global_batch_size",
     "example_input",
 )
+_OPTIONAL_KEYS = ("instructions",)
 # What the input spec has from the model: its field, and the model's.
 _SAME = {
     "image_slots": "image_slots",
     "image_size": "image_size",
     "placeholders_per_image": "placeholders_per_image",
     "answer_end": "writes_text",
+    "instruction_dim": "instruction_embedding_dim",
 }
 # What may differ between a run and the checkpoint that it goes on from: always, and where the data
 # may change.
 _OWN = ("code_version", "example_input")
-_DATA = ("mixture", "global_batch_size")
+_DATA = ("mixture", "global_batch_size", "instructions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,7 @@ class RunDescription:
       global_batch_size: in examples.
       example_input: what a prediction reads of one example, see `ModelInputs.observe`.
       code_version: of the package that trained.
+      instructions: the vectors of all instructions of the mixture, for a model that reads vectors.
 
     Raises:
       ValueError: the parts do not belong together, or a mixture with robots has no codec.
@@ -89,6 +93,7 @@ class RunDescription:
     global_batch_size: int
     example_input: Mapping[str, np.ndarray]
     code_version: str = __version__
+    instructions: InstructionTable | None = None
 
     def __post_init__(self) -> None:
         check_fits(self.model, self.inputs, self.tokenizer)
@@ -96,6 +101,12 @@ class RunDescription:
             raise ValueError("RunDescription: a codec and an action vocabulary come together")
         if self.action_vocabulary is not None:
             self.action_vocabulary.check_tokenizer(self.tokenizer)
+        dim = self.instructions.encoder.dim if self.instructions else 0
+        if dim != self.inputs.instruction_dim:
+            raise ValueError(
+                f"RunDescription: found vectors of {dim} numbers for the instructions, expected "
+                f"{self.inputs.instruction_dim}, as the model reads"
+            )
         words = [task.info.name for task in self.manifest.tasks if task.info.robot is None]
         if words and not self.model.writes_text:
             raise ValueError(f"the model writes actions only, but {', '.join(words)} have answers")
@@ -158,7 +169,7 @@ class RunDescription:
         """Plain JSON; `from_json` gives an equal description back."""
         built_in = self.tokenizer.hash == load_vocabulary().hash
         model = None if built_in else base64.b64encode(self.tokenizer.model).decode()
-        vocabulary = self.action_vocabulary
+        vocabulary, table = self.action_vocabulary, self.instructions
         return {
             "version": VERSION,
             "code_version": self.code_version,
@@ -171,6 +182,7 @@ class RunDescription:
             "seed": self.seed,
             "global_batch_size": self.global_batch_size,
             "example_input": _example_to_json(self.example_input),
+            **({} if table is None else {"instructions": table.to_json()}),
         }
 
     @classmethod
@@ -180,7 +192,7 @@ class RunDescription:
         Raises:
           TypeError, KeyError, ValueError: another version, or anything missing, unknown or wrong.
         """
-        check_keys(where, data, _KEYS)
+        check_keys(where, data, _KEYS, optional=_OPTIONAL_KEYS)
         if data["version"] != VERSION:
             raise ValueError(
                 f"{where}: version {data['version']!r}, this code reads {VERSION}; it was written "
@@ -192,6 +204,7 @@ class RunDescription:
                 f"{where}.model: found a {type(model).__name__}, expected a whole model"
             )
         codec, vocabulary = data["codec"], data["action_vocabulary"]
+        table = data.get("instructions")
         inputs = InputSpec.from_json(data["inputs"])
         return cls(
             model=model,
@@ -208,6 +221,7 @@ class RunDescription:
                 data["example_input"], inputs, f"{where}.example_input"
             ),
             code_version=data["code_version"],
+            instructions=None if table is None else InstructionTable.from_json(table),
         )
 
     @classmethod
@@ -343,7 +357,10 @@ def _example_from_json(data: Any, inputs: InputSpec, where: str) -> dict[str, np
     return {
         "images": images,
         "image_mask": np.array([encoded is not None for encoded in data["images"]]),
-        **{name: np.array(data[name], np.int32) for name in others},
+        **{
+            name: np.array(data[name], np.float32 if name == "instruction_embedding" else np.int32)
+            for name in others
+        },
     }
 
 

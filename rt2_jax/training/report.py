@@ -119,6 +119,7 @@ def abstract_parts(config: ModelConfig) -> tuple[Part, ...]:
         encoder_length=64,
         decoder_length=2,
         placeholders_per_image=config.placeholders_per_image,
+        instruction_dim=config.instruction_embedding_dim,
     ).batch_shapes(1)
     return model_parts(config, make_model(config).abstract_params(shapes))
 

@@ -19,9 +19,10 @@ from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.batches import MixtureBatches
 from rt2_jax.data.cache import StepSource
 from rt2_jax.data.examples import TaskExamples, mixture_examples
+from rt2_jax.data.instructions import InstructionTable, merge_tables
 from rt2_jax.data.locks import only_writer
 from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_caches
-from rt2_jax.data.model_inputs import ModelInputs
+from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
 from rt2_jax.models.config import FREE_FIELDS
@@ -154,6 +155,7 @@ def prepare(config: RunConfig) -> Run:
         seed=config.data_seed,
         global_batch_size=config.global_batch_size,
         example_input=model_inputs.observed(example),
+        instructions=_instructions(inputs, caches),
     )
     model = description.make_model(
         config.optimizer,
@@ -259,11 +261,6 @@ def check_model(config: RunConfig) -> None:
     directory = pathlib.Path(config.model_dir)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"RunConfig.model_dir: {directory} is a file, expected a folder")
-    if isinstance(config.model, RT1Config) and config.model.instruction != "tokens":
-        raise ValueError(
-            f"RT1Config.instruction: found {config.model.instruction!r}, but no vectors are "
-            "read from data; make it 'tokens'"
-        )
     if (
         isinstance(config.model, RT1Config)
         and config.model.vision.norm == "frozen_batch"
@@ -349,6 +346,13 @@ def _integers(codec: ActionCodec, manifest: Manifest) -> range | None:
     if not bound:
         return None
     return range(min(each.start for each in bound), max(each.stop for each in bound))
+
+
+def _instructions(inputs: InputSpec, caches: Sequence[StepSource]) -> InstructionTable | None:
+    """The vectors of the mixture's instructions, for a model that reads them."""
+    if not inputs.instruction_dim:
+        return None
+    return merge_tables((cache.info.task.name, cache.instructions()) for cache in caches)
 
 
 def _check_statistics(initializer: TrainStateInitializer) -> None:

@@ -190,6 +190,7 @@ class RunConfig:
             placeholders_per_image=self.model.placeholders_per_image,
             prompt_end=self.prompt_end,
             answer_end=self.model.writes_text,
+            instruction_dim=self.model.instruction_embedding_dim,
         )
 
     def loss_weight(self, task: TaskInfo) -> float:

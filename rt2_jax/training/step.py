@@ -17,7 +17,31 @@ from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.train_state import Model, TrainState, TrainStateInitializer
 
 Batch = Mapping[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """The step: (state, global batch, the run's key) -> (new state, metrics).
+
+    Attributes:
+      compiled: of these three; it is compiled when it is first called.
+      partitioner: whose mesh and rules hold within it.
+    """
+
+    compiled: Any
+    partitioner: Partitioner
+
+    def __call__(
+        self, state: TrainState, batch: Batch, rng: jax.Array
+    ) -> tuple[TrainState, StepMetrics]:
+        with self.partitioner.active():
+            result: tuple[TrainState, StepMetrics] = self.compiled(state, batch, rng)
+            return result
+
+    def lower(self, state: Any, batch: Any, rng: Any) -> jax.stages.Lowered:
+        """The step before it is compiled, of arrays or of their shapes."""
+        with self.partitioner.active():
+            return self.compiled.lower(state, batch, rng)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +175,4 @@ def make_train_step(
         out_shardings=(shardings, partitioner.replicated),
         donate_argnums=0,
     )
-
-    def run(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, StepMetrics]:
-        with partitioner.active():
-            return compiled(state, batch, rng)
-
-    return run
+    return TrainStep(compiled, partitioner)

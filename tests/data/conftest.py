@@ -142,7 +142,8 @@ def check_shards():
             dataset = task.source.get_dataset(split, shuffle=False, shard_info=part)
             found = list(task.preprocess_precache(dataset).as_numpy_iterator())
             for step in found:
-                step.update({name: step[name].tolist() for name in ("images", "action", "state")})
+                arrays = ("images", "action", "state", "instruction_embedding")
+                step.update({name: step[name].tolist() for name in arrays})
                 if not numbered:
                     del step["episode"]
             return found

@@ -148,6 +148,8 @@ def test_rt1_keeps_rt1s_numbers_and_needs_no_statistics(tmp_path, monkeypatch):
     monkeypatch.setenv("RT2_DATA_DIR", str(tmp_path))
     name = "fractal20220817_data"
     steps = raw_steps(name, ROWS[name])
+    vectors = np.random.default_rng(0).normal(size=(len(steps["is_first"]), 512))
+    steps["observation/natural_language_embedding"] = vectors.astype(np.float32)
     write(tmp_path, name, [steps])
     task = seqio.TaskRegistry.get("rt1")
     robot = step_format(task).info.robot
@@ -159,6 +161,8 @@ def test_rt1_keeps_rt1s_numbers_and_needs_no_statistics(tmp_path, monkeypatch):
     np.testing.assert_array_equal(actions[:, 7:], steps["action/gripper_closedness_action"])
     assert [step.action[0] for step in found] == [1] * 7 + [0]
     found[0].check(step_format(task).info)
+    stored = np.stack([step.instruction_embedding for step in found])
+    np.testing.assert_array_equal(stored, steps["observation/natural_language_embedding"])
     # The same files, as Octo and OpenVLA read them.
     absolute = np.stack(
         [s.action for s in read_steps(seqio.TaskRegistry.get(f"oxe_{name}"), "train")]

@@ -229,6 +229,11 @@ class RT1Config:
         return 0
 
     @property
+    def instruction_embedding_dim(self) -> int:
+        """Numbers of a stored vector that is read instead of a prompt; 0 where it reads words."""
+        return self.instruction_dim if self.instruction == "embedding" else 0
+
+    @property
     def writes_text(self) -> bool:
         """Whether it can answer in words: it writes actions only."""
         return False
