@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import graphlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 
 from rt2_jax.training.gin_statements import REQUIRED, Binding, check_name, check_required
 
@@ -85,8 +85,8 @@ def check_names(
 
 def _check_kind(
     each: Binding,
-    macros: Collection[str],
-    used: Collection[str],
+    macros: Set[str],
+    used: Set[str],
     configurables: Mapping[str, type],
     root: str,
 ) -> None:
