@@ -9,37 +9,66 @@ from pathlib import Path
 
 from gin import config_parser
 
+from rt2_jax.convert.export_config import ExportConfig
+from rt2_jax.evaluation.job_configs import EvalConfig, InferConfig
 from rt2_jax.training.gin_files import CONFIGURABLES, SHIPPED
 
 PAGE = Path(__file__).with_name("gin.md")
+JOBS = (EvalConfig, InferConfig, ExportConfig)
 HEAD = """# gin files
 
 Written by `make docs` from the files in [gin_configs](../gin_configs). A run is a gin file:
 
     rt2 train --gin_file=runs/bridge_sample.gin --gin.MODEL_DIR=/tmp/run --gin.TRAIN_STEPS=100
 
+Macros have T5X's names. There are four kinds of files, each with the class that it makes and the
+command that reads it; `python -m rt2_jax.main --run_mode=MODE`, T5X's entry point, does the same:
+"""
+KINDS = (
+    ("pretrain finetune cofinetune", "RunConfig", "rt2 train", "train"),
+    ("eval", "EvalConfig", "rt2 eval offline", "eval"),
+    ("infer", "InferConfig", "rt2 eval infer", "infer"),
+    ("export", "ExportConfig", "rt2 convert", "export"),
+)
+RULES = """
+The first three files go behind one of models/; a run of one's own includes both, as those of the
+demo and of the paper below. The last three take model, vocabulary, lengths and prompts from the
+checkpoint; files of models and of runs beside them are refused.
+
 - `--gin_file` may be given again; later files win, `--gin.NAME=VALUE` wins over all. Files are
   looked for in the current folder, in `--gin_search_paths` and in the package.
 - `--gin.NAME=VALUE` sets a macro, `--gin.CLASS.parameter=VALUE` anything else. What is no number,
-  text in quotes, tuple, `@class` or `%macro` is taken as text.
-- `include` stands where its lines would stand. A name that nothing knows, a macro that nothing
-  uses, a value of the wrong type and a value that is missing are refused with the file, the line
-  and the right name. `import` is refused, but in files for [T5X](t5x.md), where it loads nothing. A
-  checkpoint holds no gin.
-- `rt2 train --dry_run` prints what the files come to; a run keeps it as `config.gin`, for people.
+  text in quotes, tuple, dict, `@class` or `%macro` is taken as text. T5X's other form, which
+  is read as gin, is `--gin_bindings='NAME = VALUE'`.
+- `include` stands where its lines would stand. `import` is refused, but in files for
+  [T5X](t5x.md), where it loads nothing. A checkpoint holds no gin.
+- `--dry_run` prints what the files come to; a run keeps it as `config.gin`, for people.
+
+Refused with the file, the line and the right name, before anything is evaluated: a name that
+nothing knows; a macro that nothing uses; a parameter of a class that the run has not; a value of
+the wrong type; a file of another kind; a macro's name of before (`MIXTURE`, `SEED`,
+`ENCODER_LENGTH`), and T5X's names of what is not here (`USE_CACHED_TASKS`, `EVAL_PERIOD`). All
+that is required and missing is named at once. One thing unused may stand in a file: numbers of a
+class that a later line has put another in the place of, as AdamW's in base.gin after
+`OPTIMIZER = @Adafactor()`; in a flag they are refused too.
 """
 
 
 def page() -> str:
     """The text of docs/gin.md."""
     base, _ = _macros(SHIPPED / "runs/base.gin")
-    lines = [HEAD, "## Macros of every run", "", "| macro | value | |", "|---|---|---|"]
+    lines = [HEAD, "| file in runs/ | class | command | T5X's mode |", "|---|---|---|---|"]
+    for names, made, command, mode in KINDS:
+        files = ", ".join(f"[{name}.gin](#runs{name}gin)" for name in names.split())
+        lines.append(f"| {files} | `{made}` | `{command}` | `{mode}` |")
+    lines += [RULES, "## Macros of every run", "", "| macro | value | |", "|---|---|---|"]
     lines += [f"| `{name}` | {_value(text)} | {note} |" for name, (text, note) in base.items()]
     for path in sorted(SHIPPED.glob("*/*.gin")):
         if path.name != "base.gin":
             lines += _file(path)
     lines += ["", "## Classes", ""]
-    lines += [f"- `{name}`: {_first_line(cls)}" for name, cls in CONFIGURABLES.items()]
+    classes = [*CONFIGURABLES.items(), *((cls.__name__, cls) for cls in JOBS)]
+    lines += [f"- `{name}`: {_first_line(cls)}" for name, cls in classes]
     return "\n".join(lines) + "\n"
 
 
@@ -54,11 +83,14 @@ def _file(path: Path) -> list[str]:
     commands = [f"    {line.strip()}" for line in about if line.startswith("  ")]
     lines = ["", f"## {path.parent.name}/{path.name}", "", *words]
     lines += ["", *commands] if commands else []
+    values = {**macros, **bindings}
+    if any(note for _, note in macros.values()):
+        lines += ["", "| name | value | |", "|---|---|---|"]
+        return lines + [
+            f"| `{name}` | {_value(text)} | {note} |" for name, (text, note) in values.items()
+        ]
     lines += ["", "| name | value |", "|---|---|"]
-    lines += [
-        f"| `{name}` | {_value(text)} |" for name, (text, _) in {**macros, **bindings}.items()
-    ]
-    return lines
+    return lines + [f"| `{name}` | {_value(text)} |" for name, (text, _) in values.items()]
 
 
 Values = dict[str, tuple[str, str]]

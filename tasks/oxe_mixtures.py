@@ -10,9 +10,9 @@ import seqio
 
 # Importing these modules registers the tasks that the mixtures name.
 from rt2_jax.data.resolve import find_tasks
-from rt2_jax.tasks import language_table, oxe, rt1, web
+from rt2_jax.tasks import language_table, oxe, plans, rt1, web
 
-__all__ = ["language_table", "rt1", "web"]
+__all__ = ["language_table", "plans", "rt1", "web"]
 
 PUBLISHED = pathlib.Path(__file__).with_name("oxe_mixtures.toml")
 
@@ -82,6 +82,8 @@ _BOTH_TABLES = ("language_table", "language_table_sim")
 
 _add("rt2_palix", (PALIX_ROBOT_SHARE, _RT1), (1 - PALIX_ROBOT_SHARE, _PALIX_WEB))
 _add("rt2_palme", (PALME_ROBOT_SHARE, _RT1), (1 - PALME_ROBOT_SHARE, _PALME_WEB))
+# RT-2 doesn't give the shares of its chain of thought: those of the policy that it is made of.
+_add("rt2_palme_cot", (PALME_ROBOT_SHARE, [("rt1_cot", 1.0)]), (1 - PALME_ROBOT_SHARE, _PALME_WEB))
 # About one to one with the web (RT-X, section IV).
 _add("rt2_x", (0.5, _RT_X), (0.5, _PALIX_WEB))
 # RT-2 doesn't give these shares: half are actions, half the four kinds of questions.

@@ -9,12 +9,11 @@ from PIL import Image
 GIN = """
 include "runs/base.gin"
 
-MIXTURE = "tiny_mix"
+MIXTURE_OR_TASK_NAME = "tiny_mix"
 CACHE_DIR = {cache!r}
 TRAIN_STEPS = 6
 BATCH_SIZE = 8
-ENCODER_LENGTH = 32
-DECODER_LENGTH = 10
+TASK_FEATURE_LENGTHS = {{"inputs": 32, "targets": 10}}
 WARMUP_STEPS = 2
 LOG_PERIOD = 1
 SAVE_PERIOD = 3

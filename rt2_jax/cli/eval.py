@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rt2_jax.cli.eval_closed_loop import add_closed_loop
+from rt2_jax.cli.eval_jobs import add_infer, add_job_flags, with_gin
 from rt2_jax.cli.json_file import check_writable, write_json
 
 
@@ -17,6 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("eval", description=__doc__)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_offline(verbs)
+    add_infer(verbs)
     _add_pointing(verbs)
     add_closed_loop(verbs)
 
@@ -35,12 +37,13 @@ def _add_offline(verbs: argparse._SubParsersAction) -> None:
         "tokens, whole actions, and answers to questions. Beside it stands the training split's "
         "median action.",
     )
-    _add_checkpoint(parser, "steps of each task, evenly spread (default: all)")
+    _add_checkpoint(parser, "steps of each task, evenly spread (default: all)", nargs="?")
     parser.add_argument("--cache-dir", default="cache", help="default: %(default)s")
     parser.add_argument(
         "--task", action="append", default=[], help="default: all of the mixture; may be repeated"
     )
     parser.add_argument("--split", default="validation", help="default: %(default)s")
+    add_job_flags(parser)
     parser.set_defaults(do=_offline)
 
 
@@ -61,8 +64,10 @@ def _add_pointing(verbs: argparse._SubParsersAction) -> None:
     parser.set_defaults(do=_pointing)
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser, limit: str) -> None:
-    parser.add_argument("checkpoint", help="a checkpoint, or a run's folder for its latest")
+def _add_checkpoint(parser: argparse.ArgumentParser, limit: str, nargs: str | None = None) -> None:
+    parser.add_argument(
+        "checkpoint", nargs=nargs, help="a checkpoint, or a run's folder for its latest"
+    )
     parser.add_argument("--limit", type=int, help=limit)
     parser.add_argument("--json", metavar="F", help="writes the results there, too")
     parser.add_argument(
@@ -75,9 +80,13 @@ def _offline(args: argparse.Namespace) -> None:
     from rt2_jax.evaluation.tables import offline_table
     from rt2_jax.inference.engine import PolicyEngine
 
+    answered = with_gin(args)
+    if answered is None:
+        return
+    args = answered
     check_writable(args.json)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, (args.batch_size,))
-    with _progress() as report:
+    with progress() as report:
         reports = evaluate_offline(
             engine, args.cache_dir, args.task, split=args.split, limit=args.limit, report=report
         )
@@ -94,7 +103,7 @@ def _pointing(args: argparse.Namespace) -> None:
 
     check_writable(args.json)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, (args.batch_size,))
-    with _progress() as report:
+    with progress() as report:
         result = evaluate_pointing(
             engine, args.pictures, levels=args.place_levels, limit=args.limit, report=report
         )
@@ -104,7 +113,7 @@ def _pointing(args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each task; a line at its end where there is no terminal."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rt2_jax.cli.gin_flags import add_gin_flags
+
+if TYPE_CHECKING:
+    from rt2_jax.training.run_config import RunConfig
 
 NOT_FINITE = 1  # the run gave up; its latest checkpoint is whole
+MISSING = 2  # of a dry run, as of any other bad input
 STOPPED = 143  # as a process that SIGTERM ended; the run is saved and goes on when started again
 
 
@@ -22,24 +28,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "that is no gin literal is text. Exit status 143: stopped by SIGTERM, saved; 1: the loss "
         "stayed not finite.",
     )
-    parser.add_argument(
-        "--gin-file",
-        action="append",
-        required=True,
-        help="a path, or one below rt2_jax/gin_configs; may be given again, later ones win",
-    )
-    parser.add_argument("--gin-binding", action="append", default=[], help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--gin-search-paths",
-        type=lambda text: text.split(","),
-        default=[],
-        help="folders to look for gin files in too, with commas between",
-    )
+    add_gin_flags(parser, required=True)
     parser.add_argument(
         "--dry-run",
         action="store_true",
         help="prints configuration, parameters, bytes and mixture; trains and writes nothing. Of a "
-        "gin file of a model alone (models/...) it prints the parameters of its parts",
+        "gin file of a model alone (models/...) it prints the parameters of its parts. What the "
+        "run has not yet, such as a mixture's cache, it names with the commands that make it, and "
+        "the exit status is 2",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="--dry-run exits with 0 also where data or the initial checkpoint are missing",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="--dry-run lays the state out on N devices instead of those that are here",
     )
     parser.add_argument(
         "--module",
@@ -51,12 +58,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--coordinator-address", help="of process 0, HOST:PORT, on many hosts")
     parser.add_argument("--process-count", type=int, help="with --coordinator-address")
     parser.add_argument("--process-index", type=int, help="with --coordinator-address")
-    parse = parser.parse_known_args
-
-    def parse_known_args(args=None, namespace=None):  # type: ignore[no-untyped-def]
-        return parse([_as_binding(argument) for argument in args or ()], namespace)
-
-    parser.parse_known_args = parse_known_args
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -66,6 +67,11 @@ def run(args: argparse.Namespace) -> int | None:
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", args.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if args.devices is not None:
+        if not args.dry_run or args.devices < 1:
+            raise ValueError(f"--devices {args.devices}: expected 1 or more, and --dry-run")
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", args.devices)
     if args.coordinator_address:
         jax.distributed.initialize(args.coordinator_address, args.process_count, args.process_index)
     from rt2_jax.models.parts import model_parts
@@ -80,14 +86,19 @@ def run(args: argparse.Namespace) -> int | None:
 
         for module in args.module:
             import_tasks(module)
-    files = (args.gin_file, args.gin_binding, args.gin_search_paths)
+    files = (args.gin_file, args.gin_bindings, args.gin_search_paths)
     if args.dry_run and (model := load_model_config(*files)) is not None:
         start = time.perf_counter()
         print(report.parts_table(report.abstract_parts(model)))
         print(f"\nshapes computed in {time.perf_counter() - start:.1f} s, without memory")
         return 0
     config, text = load_run_config(*files)
-    prepared = prepare(config)
+    try:
+        prepared = prepare(config)
+    except FileNotFoundError:
+        if not args.dry_run:
+            raise
+        return _dry_run_without(config, text, args.allow_missing)
     first = jax.process_index() == 0
     tables = [report.data_table(prepared), report.bins_table(prepared)]
     if args.dry_run:
@@ -126,6 +137,23 @@ def run(args: argparse.Namespace) -> int | None:
     return STOPPED if outcome.stopped else 0
 
 
+def _dry_run_without(config: RunConfig, text: str, allow_missing: bool) -> int:
+    """Prints all of a dry run but what the data say, then what is missing."""
+    from rt2_jax.models.parts import model_parts
+    from rt2_jax.training import report
+    from rt2_jax.training.outlook import look_ahead
+
+    outlook = look_ahead(config)
+    parts = report.parts_table(model_parts(config.model, outlook.initializer.abstract.params))
+    tables = [text.strip(), report.parameter_table(outlook), parts]
+    print(
+        *tables, report.batch_table(outlook), report.memory_table(outlook), sep="\n\n", flush=True
+    )
+    for each in outlook.missing:
+        print(f"rt2 train: {'' if allow_missing else 'error: '}missing: {each}", file=sys.stderr)
+    return 0 if allow_missing else MISSING
+
+
 def _say_start(
     step: int, total: int, directory: pathlib.Path, initial: pathlib.Path | None
 ) -> None:
@@ -135,16 +163,3 @@ def _say_start(
         print(f"going on from {directory / f'checkpoint_{step}'} to step {total}", flush=True)
     else:
         print(f"from {initial or 'new parameters'} to step {total} in {directory}", flush=True)
-
-
-def _as_binding(argument: str) -> str:
-    """`--gin.NAME=VALUE` -> `--gin-binding=NAME=VALUE`, with plain text in quotes."""
-    if not argument.startswith("--gin."):
-        return argument
-    name, equals, value = argument.removeprefix("--gin.").partition("=")
-    try:
-        ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        if not value.startswith(("@", "%", "[", "(", "{")):
-            value = repr(value)
-    return f"--gin-binding={name}{equals}{value}"

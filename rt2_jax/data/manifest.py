@@ -113,7 +113,7 @@ class Manifest:
         )
 
     def robots(self) -> Manifest:
-        """The part of the mixture that has actions, for models that write nothing else.
+        """The part of the mixture that has actions, its shares made whole.
 
         Raises:
           ValueError: there is none.
@@ -121,7 +121,7 @@ class Manifest:
         tasks = [task for task in self.tasks if task.info.robot is not None]
         if not tasks:
             raise ValueError(
-                f"mixture {self.mixture!r} has no robot, and the model writes actions only"
+                f"mixture {self.mixture!r} has no robot, and the run trains on robots only"
             )
         total = sum(task.share for task in tasks)
         parts = tuple(replace(task, share=task.share / total) for task in tasks)

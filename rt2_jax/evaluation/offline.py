@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rt2_jax.actions.identity import differences
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.examples import TaskExamples
 from rt2_jax.data.manifest import MixtureTask
 from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.evaluation.cached_tasks import open_cached_tasks
 from rt2_jax.evaluation.success import SuccessRate
 from rt2_jax.inference.engine import PolicyEngine
 
@@ -138,7 +138,7 @@ def evaluate_offline(
     Args:
       engine: of the checkpoint; larger batch sizes are faster, `OFFLINE_BATCH` is good.
       cache_dir: where the caches are.
-      tasks: of the checkpoint's mixture; all by default.
+      tasks: of the checkpoint's mixture, or its name; all by default.
       split: that is cached there.
       limit: steps of each task, evenly spread over the split; None takes all.
       report: is told of the progress.
@@ -151,23 +151,12 @@ def evaluate_offline(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: found {limit}, expected 1 or more steps")
-    entries = engine.description.manifest.tasks
-    known = [entry.info.name for entry in entries]
-    for name in tasks:
-        if name not in known:
-            raise KeyError(
-                f"no task {name!r} in the checkpoint's mixture "
-                f"{engine.description.manifest.mixture!r}; its tasks: {', '.join(known)}"
-            )
     work = []
-    for entry in entries:
-        if not tasks or entry.info.name in tasks:
-            cache = StepCache(cache_dir, entry.info.name, split)
-            _check_cache(cache, entry.info)
-            median = None
-            if entry.info.robot is not None:
-                median = _training_median(engine, cache_dir, entry)
-            work.append((entry.info, cache, median))
+    for entry, cache in open_cached_tasks(engine.description, cache_dir, tasks, split):
+        median = None
+        if entry.info.robot is not None:
+            median = _training_median(engine, cache_dir, entry)
+        work.append((entry.info, cache, median))
     reports: list[RobotReport | WebReport] = []
     for number, (info, cache, median) in enumerate(work):
         chosen = spread(len(cache), limit)
@@ -188,21 +177,6 @@ def spread(total: int, limit: int | None) -> np.ndarray:
 def normalised(answer: str) -> str:
     """Lower case, with single blanks between words and none around: what exact match compares."""
     return " ".join(answer.lower().split())
-
-
-def _check_cache(cache: StepCache, info: TaskInfo) -> None:
-    held = cache.info.task
-    if info.robot is not None and held.robot is not None:
-        where = f"{cache.directory}: the checkpoint's task {info.name!r} and this cache"
-        info.robot.action_space.check_same(held.robot.action_space, where)
-    if held != info:
-        lines = differences(info.to_json(), held.to_json())
-        raise ValueError(
-            f"{cache.directory} is not of the task that the checkpoint was trained on (checkpoint, "
-            f"cache): {'; '.join(lines)}; cache the task as it was registered then"
-        )
-    if not len(cache):
-        raise ValueError(f"{cache.directory}: the split has no steps")
 
 
 def _training_median(

@@ -243,6 +243,19 @@ class PolicyEngine:
         tokens, _ = self._finite(*self._programs.decode(examples, length, None))
         return [self._text(row) for row in tokens]
 
+    def score(self, examples: Sequence[Features]) -> np.ndarray:
+        """Log-probabilities float32 [B] of the answers that examples hold, each token after the
+        recorded ones before it.
+
+        Args:
+          examples: whole ones, as `TaskExamples` gives them.
+
+        Raises:
+          ValueError: the weights give no finite numbers.
+        """
+        scores = self._programs.score(examples)
+        return self._finite(scores, scores)[1]
+
     def act(
         self,
         observations: Sequence[Observation],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,8 @@ class DecodePrograms:
         self._features = tuple(model.OBSERVED)
         self._programs: dict[tuple[int, int, bool], Any] = {}
         self._generate = jax.jit(model.generate, static_argnums=2)
+        self._whole = tuple(model.features)
+        self._score = jax.jit(model.score_batch)
 
     def decode(
         self,
@@ -57,16 +59,29 @@ class DecodePrograms:
           int32 [B, length] (0 after the end), and float32 [B], their log-probabilities.
         """
         tokens, scores = [np.zeros((0, length), np.int32)], [np.zeros(0, np.float32)]
+        for count, batch in self._batches(examples, self._features):
+            answer = self._program(batch, length, mask, np.int32(restart))
+            tokens.append(np.asarray(answer[0])[:count])
+            scores.append(np.asarray(answer[1])[:count])
+        return np.concatenate(tokens), np.concatenate(scores)
+
+    def score(self, examples: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Log-probabilities of the weighted targets that whole examples hold, float32 [B]."""
+        scores = [np.zeros(0, np.float32)]
+        for count, batch in self._batches(examples, self._whole):
+            scores.append(np.asarray(self._score(self._params, batch))[:count])
+        return np.concatenate(scores)
+
+    def _batches(
+        self, examples: Sequence[Mapping[str, np.ndarray]], features: Sequence[str]
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Batches of the programs' sizes, and how many rows of each are examples."""
         largest = self.batch_sizes[-1]
         for first in range(0, len(examples), largest):
             part = examples[first : first + largest]
             size = next(size for size in self.batch_sizes if size >= len(part))
             rows = [*part, *[part[-1]] * (size - len(part))]
-            batch = {name: np.stack([row[name] for row in rows]) for name in self._features}
-            answer = self._program(batch, length, mask, np.int32(restart))
-            tokens.append(np.asarray(answer[0])[: len(part)])
-            scores.append(np.asarray(answer[1])[: len(part)])
-        return np.concatenate(tokens), np.concatenate(scores)
+            yield len(part), {name: np.stack([row[name] for row in rows]) for name in features}
 
     def _program(
         self,

@@ -321,9 +321,9 @@ def check_fits(model: ModelConfig, inputs: InputSpec, tokenizer: Tokenizer) -> N
         )
     if isinstance(model, RT1Config) and inputs.decoder_length > model.action_tokens:
         raise ValueError(
-            f"RunConfig.decoder_length: found {inputs.decoder_length}, but the model writes at "
-            f"most {model.action_tokens} action tokens (RT1Config.action_tokens) and no end; make "
-            "it the number of an action's tokens"
+            f"RunConfig.task_feature_lengths: found {inputs.decoder_length} targets, but the model "
+            f"writes at most {model.action_tokens} action tokens (RT1Config.action_tokens) and no "
+            "end; make it the number of an action's tokens"
         )
     if 0 < model.vocab_size < tokenizer.vocab_size:
         raise ValueError(

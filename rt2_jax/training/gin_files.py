@@ -1,4 +1,4 @@
-"""gin files -> `RunConfig`: the only place of the trainer that knows gin.
+"""gin files -> `RunConfig`, or what another command reads: the only place that knows gin.
 
 Every name in the files is checked before gin evaluates anything, so that a typo is one line with
 the file, the line and the right name.
@@ -7,14 +7,12 @@ the file, the line and the right name.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import graphlib
 import inspect
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 
@@ -23,14 +21,8 @@ from rt2_jax.models.config_json import REGISTRY as MODEL_CONFIGS
 from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training import t5x_gin
 from rt2_jax.training.adafactor import Adafactor
-from rt2_jax.training.gin_statements import (
-    REQUIRED,
-    SHIPPED,
-    Binding,
-    Statements,
-    check_name,
-    check_required,
-)
+from rt2_jax.training.gin_checks import COMMANDS, check_names
+from rt2_jax.training.gin_statements import SHIPPED, Binding, Statements
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
 from rt2_jax.training.optimizers import AdamW
@@ -38,6 +30,8 @@ from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig
 from rt2_jax.training.value_types import check_types
+
+Config = TypeVar("Config")
 
 CONFIGURABLES: Mapping[str, type] = {
     cls.__name__: cls
@@ -73,10 +67,29 @@ def load_run_config(
       KeyError: an unknown name, with the nearest right one; or required values are missing.
       ValueError: what is no gin, and a value that cannot be.
     """
-    found, texts = _read_all(files, bindings, search_paths)
-    _check(found)
+    return load_config(RunConfig, CONFIGURABLES, files, bindings, search_paths)
+
+
+def load_config(
+    root: type[Config],
+    configurables: Mapping[str, type],
+    files: Sequence[str],
+    bindings: Sequence[str] = (),
+    search_paths: Sequence[str] = (),
+) -> tuple[Config, str]:
+    """As `load_run_config`, of another kind of file.
+
+    Args:
+      root: the dataclass that is made.
+      configurables: name -> dataclass, all that the files may bind, `root` among them.
+      files: as in `load_run_config`, as are the others.
+    """
+    found, texts = _read_all(files, bindings, search_paths, root.__name__)
+    check_names(found, configurables, root.__name__)
+    for name, cls in configurables.items():
+        _register(name, cls)
     with _parsed(found, texts):
-        config = gin.get_configurable("RunConfig")()
+        config = gin.get_configurable(root.__name__)()
         return config, gin.operative_config_str(max_line_length=100)
 
 
@@ -91,14 +104,17 @@ def load_model_config(
     bound = {each.parameter for each in found if each.name == "RunConfig"}
     if "model" not in bound or "mixture" in bound:
         return None
-    _check(found, whole=False)
+    check_names(found, CONFIGURABLES, "RunConfig", whole=False)
     with _parsed(found, texts):
         model = gin.query_parameter("RunConfig.model")
         return model.scoped_configurable_fn()
 
 
 def _read_all(
-    files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str]
+    files: Sequence[str],
+    bindings: Sequence[str],
+    search_paths: Sequence[str],
+    root: str = "RunConfig",
 ) -> tuple[list[Binding], list[str]]:
     """What the files and bindings say, and their text with includes in their place."""
     places = [pathlib.Path(), *map(pathlib.Path, search_paths), SHIPPED, SHIPPED.parent]
@@ -107,6 +123,11 @@ def _read_all(
         statements.read(file)
     for binding in bindings:
         statements.parse(binding, f"--gin.{binding}", flag=True)
+    if statements.imports and root != "RunConfig":
+        raise ValueError(
+            f"{files[-1]}: it imports, as files for T5X do, and of these `rt2 train` alone reads "
+            f"any; for `{COMMANDS[root]}` begin with the file of gin_configs/runs"
+        )
     if statements.imports:
         statements = t5x_gin.translate(statements, CONFIGURABLES)
     return statements.bindings, statements.texts
@@ -124,65 +145,6 @@ def _parsed(found: Sequence[Binding], texts: Sequence[str]) -> Iterator[None]:
         raise ValueError(_with_place(str(error), found)) from error
     finally:
         gin.clear_config(clear_constants=True)
-
-
-def _check(found: Sequence[Binding], whole: bool = True) -> None:
-    """Refuses names that nothing knows, macros that nothing uses and values that are missing.
-
-    Of files that describe no whole run, the run's own values and macros may be missing or unused.
-    """
-    macros = {each.name for each in found if not each.parameter}
-    used = {macro for each in found for macro in each.macros} - {REQUIRED}
-    for each in found:
-        for name in (each.name,) if each.parameter else ():
-            check_name(name, CONFIGURABLES, each.where, "configurable")
-            fields = [field.name for field in dataclasses.fields(CONFIGURABLES[name])]
-            check_name(each.parameter, fields, each.where, f"parameter of {name}", f"{name}.")
-        for name in each.configurables:
-            check_name(name.split("/")[-1], CONFIGURABLES, each.where, "configurable", "@")
-        for name in each.macros:
-            if name != REQUIRED:
-                check_name(name, macros, each.where, "macro", "%")
-        if whole and not each.parameter:
-            check_name(each.name, used, each.where, "macro")
-    last = {(each.name, each.parameter): each for each in found}
-    if whole:
-        check_required(last)
-    graph: dict[str, list[str]] = {}
-    for each in last.values():
-        names = [*each.macros, *(name.split("/")[-1] for name in each.configurables)]
-        graph.setdefault(each.name, []).extend(names)
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as error:
-        circle = error.args[1][::-1]
-        where = next(each.where for each in last.values() if each.name == circle[0])
-        raise ValueError(f"{where}: goes in a circle: {' -> '.join(circle)}") from None
-    called = {name.split("/")[-1] for each in last.values() for name in each.configurables}
-    unread = [
-        each
-        for each in found
-        if each.parameter
-        and each.where.startswith("--gin.")
-        and each.name not in (*called, "RunConfig")
-    ]
-    if unread:
-        name = unread[0].name
-        raise KeyError(
-            f"{unread[0].where}: this run has no {name}; it has {', '.join(sorted(called))}"
-        )
-    lacking = [
-        f"{name}.{field.name}"
-        for name in (*(["RunConfig"] if whole else []), *sorted(called))
-        for field in dataclasses.fields(CONFIGURABLES[name])
-        if field.default is field.default_factory is dataclasses.MISSING
-        and (name, field.name) not in last
-    ]
-    if lacking:
-        raise KeyError(
-            f"the gin files say nothing about {', '.join(lacking)}; bind them, or include a file "
-            "that does, such as 'runs/base.gin'"
-        )
 
 
 def _with_place(message: str, found: Sequence[Binding]) -> str:
@@ -208,5 +170,11 @@ def _checked(cls: type) -> Any:
     return make
 
 
+@functools.cache
+def _register(name: str, cls: type) -> None:
+    """Makes a class known to gin, once."""
+    gin.external_configurable(_checked(cls), name=name, module="rt2_jax")
+
+
 for _name, _cls in CONFIGURABLES.items():
-    gin.external_configurable(_checked(_cls), name=_name, module="rt2_jax")
+    _register(_name, _cls)

@@ -15,6 +15,7 @@ from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.models.make_model import make_model
 from rt2_jax.models.parts import Part, model_parts, total_parameters
 from rt2_jax.training.freezing import split_frozen
+from rt2_jax.training.outlook import Outlook
 from rt2_jax.training.run import Run
 
 
@@ -70,7 +71,7 @@ def bins_table(run: Run) -> str:
     return _table(rows) if len(rows) > 1 else "no robot in this mixture"
 
 
-def parameter_table(run: Run) -> str:
+def parameter_table(run: Run | Outlook) -> str:
     """Every parameter: shape, dtype, how it lies on the mesh, bytes on a device, if it trains."""
     frozen = run.initializer.frozen
     rows = [("parameter", "shape", "dtype", "layout", "bytes per device", "trains")]
@@ -123,7 +124,7 @@ def abstract_parts(config: ModelConfig) -> tuple[Part, ...]:
     return model_parts(config, make_model(config).abstract_params(shapes))
 
 
-def memory_table(run: Run) -> str:
+def memory_table(run: Run | Outlook) -> str:
     """Exact bytes of the state and of a batch; activations are not in it."""
     state = run.initializer.abstract
     rows = [("what", "numbers", "bytes", "bytes per device")]
@@ -145,11 +146,18 @@ def memory_table(run: Run) -> str:
     return f"mesh {dict(run.partitioner.mesh.shape)}\n{_table(rows)}"
 
 
-def batch_table(run: Run) -> str:
-    """The features of a global batch."""
+def batch_table(run: Run | Outlook) -> str:
+    """How many examples a step and the run take, and the features of a global batch."""
+    config, parts = run.config, run.partitioner.batch_parts
+    size, steps = config.global_batch_size, config.loop.total_steps
+    micro = config.step.num_microbatches
+    head = (
+        f"{steps:,} steps of {size:,} examples: {steps * size:,} examples\n"
+        f"{parts} parts of the mesh x {micro} microbatches x {size // parts // micro:,} examples"
+    )
     rows = [("feature", "global shape")]
     rows += [(name, " x ".join(map(str, shape))) for name, shape in run.batch_shapes.items()]
-    return _table(rows)
+    return f"{head}\n{_table(rows)}"
 
 
 def _held(leaf: Any) -> int:

@@ -108,21 +108,9 @@ def prepare(config: RunConfig) -> Run:
       NotADirectoryError: the run's folder is a file.
       KeyError, TypeError, ValueError: anything that does not fit together.
     """
-    directory = pathlib.Path(config.model_dir)
-    if directory.exists() and not directory.is_dir():
-        raise NotADirectoryError(f"RunConfig.model_dir: {directory} is a file, expected a folder")
-    if (
-        isinstance(config.model, RT1Config)
-        and config.model.vision.norm == "frozen_batch"
-        and config.initial_checkpoint is None
-    ):
-        raise ValueError(
-            "EfficientNetConfig.norm: found 'frozen_batch', whose statistics come with weights, "
-            "and no initial checkpoint; to train from nothing: --gin.EfficientNetConfig.norm=group"
-        )
-    manifest = whole = _load_manifest(config)
-    if not config.model.writes_text:
-        manifest = manifest.robots()
+    check_model(config)
+    whole = _load_manifest(config)
+    manifest = run_manifest(config)
     caches = open_caches(manifest, config.cache_dir)
     if config.workers and (streams := _streams(manifest, caches)):
         raise ValueError(
@@ -130,25 +118,7 @@ def prepare(config: RunConfig) -> Run:
             "and read in the training process; cache them, or set workers to 0"
         )
     tokenizer = load_vocabulary(config.vocabulary)
-    inputs = InputSpec(
-        config.model.image_slots,
-        config.model.image_size,
-        config.encoder_length,
-        config.decoder_length,
-        config.robot_crop,
-        brightness=config.brightness,
-        contrast=config.contrast,
-        saturation=config.saturation,
-        hue=config.hue,
-        action_input_dropout=config.action_input_dropout,
-        plan_length=config.plan_length,
-        state_fields=tuple(config.state_fields),
-        state_bins=config.state_bins,
-        placeholders_per_image=config.model.placeholders_per_image,
-        prompt_end=config.prompt_end,
-        answer_end=config.model.writes_text,
-        instruction_dim=config.model.instruction_embedding_dim,
-    )
+    inputs = config.input_spec()
     check_fits(config.model, inputs, tokenizer)
     names = [task.info.name for task in manifest.tasks]
     known = [task.info.name for task in whole.tasks]
@@ -159,10 +129,9 @@ def prepare(config: RunConfig) -> Run:
             f"{manifest.mixture!r} are {', '.join(known)}; name the others alone: "
             "--gin.RunConfig.source_weights={}"
         )
-    partitioner = Partitioner(make_mesh(config.mesh))
-    config.step.check_batch_size(config.global_batch_size, partitioner)
+    partitioner = make_partitioner(config)
     integers = _integers(config.codec, manifest)
-    vocabulary = _action_vocabulary(config, tokenizer, integers or range(config.codec.count))
+    vocabulary = action_vocabulary(config, tokenizer, integers or range(config.codec.count))
     model_inputs = ModelInputs(inputs, tokenizer)
     examples = mixture_examples(manifest, caches, model_inputs, config.codec, vocabulary)
     if config.ordinal_action_tokens and not config.model.writes_text:
@@ -282,6 +251,51 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
         )
 
 
+def check_model(config: RunConfig) -> None:
+    """Refuses a model or a folder that no data could make right.
+
+    Raises:
+      NotADirectoryError: the run's folder is a file.
+      ValueError: RT-1 needs what the run has not.
+    """
+    directory = pathlib.Path(config.model_dir)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"RunConfig.model_dir: {directory} is a file, expected a folder")
+    if (
+        isinstance(config.model, RT1Config)
+        and config.model.vision.norm == "frozen_batch"
+        and config.initial_checkpoint is None
+    ):
+        raise ValueError(
+            "EfficientNetConfig.norm: found 'frozen_batch', whose statistics come with weights, "
+            "and no initial checkpoint; to train from nothing: --gin.EfficientNetConfig.norm=group"
+        )
+
+
+def make_partitioner(config: RunConfig) -> Partitioner:
+    """The mesh and the rules.
+
+    Raises:
+      ValueError: the devices, or the global batch, cannot be divided so.
+    """
+    partitioner = Partitioner(make_mesh(config.mesh))
+    config.step.check_batch_size(config.global_batch_size, partitioner)
+    return partitioner
+
+
+def run_manifest(config: RunConfig) -> Manifest:
+    """What the run reads of its mixture.
+
+    Raises:
+      FileNotFoundError: the mixture is not cached or resolved; the message has the commands.
+      ValueError: only robots are to be read, and there are none.
+    """
+    manifest = _load_manifest(config)
+    if config.robot_only or not config.model.writes_text:
+        return manifest.robots()
+    return manifest
+
+
 def _load_manifest(config: RunConfig) -> Manifest:
     path = manifest_path(config.cache_dir, config.mixture, config.split)
     if not path.is_file():
@@ -294,9 +308,12 @@ def _load_manifest(config: RunConfig) -> Manifest:
     return load_manifest(path)
 
 
-def _action_vocabulary(
-    config: RunConfig, tokenizer: Tokenizer, integers: range
-) -> ActionVocabulary:
+def action_vocabulary(config: RunConfig, tokenizer: Tokenizer, integers: range) -> ActionVocabulary:
+    """The tokens of these integers.
+
+    Raises:
+      FileNotFoundError, ValueError: the vocabulary has none for them, or there is no corpus.
+    """
     if config.action_tokens == "integer_pieces":
         return ActionVocabulary.from_integer_pieces(tokenizer, integers)
     if config.action_token_corpus is None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
 from rt2_jax.actions.vocabulary import ROUTES
+from rt2_jax.data.model_inputs import InputSpec
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
@@ -28,8 +29,8 @@ class RunConfig:
       mixture: its name; it must be cached and resolved below `cache_dir`.
       cache_dir: what `rt2 data cache` and `rt2 data resolve` wrote.
       model: the shape of the model.
-      encoder_length: tokens of the longest prompt, with its end.
-      decoder_length: tokens of the longest answer or action chunk, with its end.
+      task_feature_lengths: tokens of the longest prompt (`inputs`) and of the longest answer or
+        chunk of actions (`targets`), both with their end.
       global_batch_size: in examples, over all hosts.
       loop: lengths and periods.
       learning_rate: over the steps.
@@ -71,6 +72,7 @@ class RunConfig:
       keep: how many of the latest checkpoints are kept; None for all.
       keep_period: checkpoints of multiples of it are always kept.
       tensorboard: writes event files beside the JSONL.
+      robot_only: of the mixture the robots alone are trained on, their shares made whole.
 
     Raises:
       ValueError: an unknown `action_tokens`, no folder, no regular expression, or a number out of
@@ -81,8 +83,7 @@ class RunConfig:
     mixture: str
     cache_dir: str
     model: ModelConfig
-    encoder_length: int
-    decoder_length: int
+    task_feature_lengths: Mapping[str, int]
     global_batch_size: int
     loop: LoopConfig
     learning_rate: LearningRate
@@ -117,8 +118,15 @@ class RunConfig:
     keep: int | None = 3
     keep_period: int | None = None
     tensorboard: bool = True
+    robot_only: bool = False
 
     def __post_init__(self) -> None:
+        lengths = self.task_feature_lengths
+        if set(lengths) != {"inputs", "targets"} or min(lengths.values()) < 1:
+            raise ValueError(
+                f"RunConfig.task_feature_lengths: found {lengths}, expected tokens of prompts and "
+                "answers, as {'inputs': 29, 'targets': 23}"
+            )
         if self.action_tokens not in ROUTES:
             raise ValueError(
                 f"RunConfig.action_tokens: found {self.action_tokens!r}, expected one of "
@@ -152,6 +160,38 @@ class RunConfig:
             raise ValueError(
                 f"RunConfig.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"
             )
+
+    @property
+    def encoder_length(self) -> int:
+        """Tokens of the longest prompt."""
+        return self.task_feature_lengths["inputs"]
+
+    @property
+    def decoder_length(self) -> int:
+        """Tokens of the longest answer."""
+        return self.task_feature_lengths["targets"]
+
+    def input_spec(self) -> InputSpec:
+        """The shapes of an example's features, and what is done to its pictures."""
+        return InputSpec(
+            self.model.image_slots,
+            self.model.image_size,
+            self.encoder_length,
+            self.decoder_length,
+            self.robot_crop,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation,
+            hue=self.hue,
+            action_input_dropout=self.action_input_dropout,
+            plan_length=self.plan_length,
+            state_fields=tuple(self.state_fields),
+            state_bins=self.state_bins,
+            placeholders_per_image=self.model.placeholders_per_image,
+            prompt_end=self.prompt_end,
+            answer_end=self.model.writes_text,
+            instruction_dim=self.model.instruction_embedding_dim,
+        )
 
     def loss_weight(self, task: TaskInfo) -> float:
         """What the loss of a task's examples is multiplied by."""

@@ -92,7 +92,7 @@ _RULES: Mapping[str, Mapping[str, _Rule]] = {
     },
     "utils.DatasetConfig": {
         "mixture_or_task_name": _To("RunConfig.mixture"),
-        "task_feature_lengths": _To("task_feature_lengths"),
+        "task_feature_lengths": _To("RunConfig.task_feature_lengths"),
         "split": _To("RunConfig.split"),
         "batch_size": _To("RunConfig.global_batch_size"),
         "seed": _To("RunConfig.data_seed", unset=True),
@@ -334,15 +334,7 @@ class _Translation:
         self._walk(name, inner or scope, where)
 
     def _to(self, target: str, label: str, value: Any, where: str) -> None:
-        if target == "task_feature_lengths":
-            if not isinstance(value, dict) or not {"inputs", "targets"} == set(value):
-                raise ValueError(
-                    f"{where}: {label}: found {value!r}, expected the lengths of prompts and "
-                    'answers, {"inputs": 29, "targets": 23}'
-                )
-            self._emit("RunConfig.encoder_length", value["inputs"], where)
-            self._emit("RunConfig.decoder_length", value["targets"], where)
-        elif target == "parameter_partitioning_dims":
+        if target == "parameter_partitioning_dims":
             if value not in (1, 2):
                 raise ValueError(f"{where}: {label}: found {value!r}, expected 1 or 2")
             if value == 2:  # T5X divides `embed` of parameters along its axis `data`

@@ -80,7 +80,7 @@ def test_a_run_says_where_it_starts_and_ends_and_leaves_its_configuration(
     rt2_train, trained, tmp_path, capsys
 ):
     shutil.copytree(trained, tmp_path / "run")
-    assert rt2_train("--gin.TRAIN_STEPS=3", "--gin.SEED=0") == 0
+    assert rt2_train("--gin.TRAIN_STEPS=3", "--gin.RANDOM_SEED=0") == 0
     output = capsys.readouterr().out
     assert f"going on from {tmp_path / 'run'}/checkpoint_2 to step 3" in output
     assert "step 3/3  loss " in output
@@ -94,7 +94,7 @@ def test_a_run_says_where_it_starts_and_ends_and_leaves_its_configuration(
         (["--gin.BATCHSIZE=3"], "--gin.BATCHSIZE=3: unknown macro BATCHSIZE; did you mean BATCH_"),
         (["--gin.RunConfig.data_sed=3"], "RunConfig.data_sed; did you mean RunConfig.data_seed?"),
         (["--gin.TRAIN_STEPS=ten"], "LoopConfig.total_steps: found 'ten', expected int"),
-        (["--gin.MIXTURE=tiny_mx"], "mixture 'tiny_mx' is not ready: there is no "),
+        (["--gin.MIXTURE_OR_TASK_NAME=tiny_mx"], "mixture 'tiny_mx' is not ready: there is no "),
         (["--gin.INITIAL_CHECKPOINT_PATH=/"], "/: no checkpoint and no run: it holds no whole"),
         (["--gin_fil=x"], "unknown option '--gin-fil'; did you mean '--gin-file'?"),
         (["--gin_file=tabletop"], "no gin file 'tabletop' in "),

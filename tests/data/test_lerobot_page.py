@@ -143,7 +143,8 @@ def test_a_real_humanoid_with_26_joints_is_checked_and_inspected(g1, tmp_path, c
 def test_a_real_humanoid_with_26_joints_is_trained_on(g1, tmp_path, capsys, tiny_mixture):
     for verb in ("cache", "resolve"):
         assert g1("data", verb, "g1_bottle", "--module", "g1_tasks") == 0
-    options = ("MIXTURE='g1_bottle'", "CACHE_DIR='cache'", "DECODER_LENGTH=28", "ENCODER_LENGTH=40")
+    lengths = "TASK_FEATURE_LENGTHS={'inputs': 40, 'targets': 28}"
+    options = ("MIXTURE_OR_TASK_NAME='g1_bottle'", "CACHE_DIR='cache'", lengths)
     options = [f"--gin.{option}" for option in (*options, f"MODEL_DIR='{tmp_path / 'run'}'")]
     assert g1("train", f"--gin_file={tiny_mixture.gin}", *options, *SHORT) == 0
     assert f"done at step 2: {tmp_path / 'run'}/checkpoint_2" in capsys.readouterr().out

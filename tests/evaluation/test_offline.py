@@ -1,13 +1,17 @@
 """Offline evaluation counts what a slow count by hand counts, and refuses other data."""
 
 import dataclasses
+import json
 
+import jax
 import numpy as np
 import pytest
 
 from rt2_jax.actions.space import rt2_action_space
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.examples import TaskExamples
+from rt2_jax.evaluation.cached_tasks import open_cached_tasks, task_examples
+from rt2_jax.evaluation.infer import infer
 from rt2_jax.evaluation.offline import evaluate_offline, normalised, spread
 from rt2_jax.evaluation.tables import offline_table
 from rt2_jax.inference.engine import PolicyEngine
@@ -96,6 +100,55 @@ def test_a_limit_spreads_over_the_split_and_tasks_can_be_chosen(engine, caches):
     assert spread(10, 4).tolist() == [0, 2, 5, 7] and spread(3, 9).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="limit: found 0, expected 1 or more steps"):
         evaluate_offline(engine, caches, limit=0)
+
+
+def _lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_predictions_in_a_file_are_what_the_evaluation_compares(expert, caches, tmp_path):
+    files = infer(expert, caches, tmp_path / "out", split="train")
+    names = ("arm_pick-predict", "cups-predict")
+    assert files == [tmp_path / "out" / f"{name}.jsonl-00000-of-00001" for name in names]
+    (robot,) = evaluate_offline(expert, caches, ["arm_pick"], split="train")
+    rows, answers = map(_lines, files)
+    errors = []
+    for row in rows:
+        recorded = np.float32(row["targets"]["actions"]).astype(np.float64)
+        errors.append(np.abs(np.float32(row["prediction"]["actions"])[:1] - recorded))
+    np.testing.assert_allclose(np.concatenate(errors).mean(axis=0), robot.policy.mean_error)
+    assert [row["prediction"] for row in answers] == [row["targets"] for row in answers]
+    assert [row["step"] for row in answers] == [0, 1, 2, 3]
+    assert answers[1]["inputs"] == "what is in place 1?" and answers[1]["episode_id"] == "1"
+
+
+def test_scores_are_those_of_the_models_score_batch_in_any_shards(expert, caches, tmp_path):
+    parts = []
+    for shard in (0, 1):
+        options = {"split": "train", "mode": "score", "limit": 3}
+        parts += infer(expert, caches, tmp_path, **options, shard_id=shard, num_shards=2)
+    assert [path.name for path in parts[::2]] == [
+        f"arm_pick-score.jsonl-0000{shard}-of-00002" for shard in (0, 1)
+    ]
+    model = expert.description.make_model()
+    rows, examples = [], []
+    for entry, cache in open_cached_tasks(expert.description, caches, split="train"):
+        found = [_lines(path) for path in parts if path.name.startswith(entry.info.name)]
+        assert list(map(len, found)) == [2, 1]
+        source = task_examples(expert.description, entry, cache)
+        rows += sum(found, [])
+        examples += [source.example(row["step"]) for row in sum(found, [])]
+    batch = {name: np.stack([each[name] for each in examples]) for name in model.features}
+    expected = jax.jit(model.score_batch)(expert._params, batch)
+    np.testing.assert_allclose([row["score"] for row in rows], expected, rtol=1e-4, atol=1e-5)
+    assert len(rows) == 6 and min(expected) > -3, "it knows these steps by heart"
+
+
+def test_a_mixtures_name_stands_for_all_of_its_tasks(engine, caches):
+    found = open_cached_tasks(engine.description, caches, ["half"])
+    assert [entry.info.name for entry, _ in found] == ["arm_pick", "cups"]
+    found = open_cached_tasks(engine.description, caches, ["cups"])
+    assert [entry.info.name for entry, _ in found] == ["cups"]
 
 
 def test_answers_are_compared_without_case_and_blanks():

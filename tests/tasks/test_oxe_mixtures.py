@@ -15,7 +15,8 @@ def shares(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "robot"), [("rt2_palix", 0.5), ("rt2_palme", 0.66), ("rt2_x", 0.5)]
+    ("name", "robot"),
+    [("rt2_palix", 0.5), ("rt2_palme", 0.66), ("rt2_palme_cot", 0.66), ("rt2_x", 0.5)],
 )
 def test_the_robots_share_is_the_papers(name, robot):
     found = sum(s for task, s in find_tasks(name) if step_format(task).info.robot)
@@ -27,6 +28,7 @@ def test_the_robots_share_is_the_papers(name, robot):
     [
         ("rt2_palix", "palix_web", 0.5),
         ("rt2_palme", "palme_web", 0.34),
+        ("rt2_palme_cot", "palme_web", 0.34),
         ("rt2_x", "palix_web", 0.5),
     ],
 )

@@ -5,17 +5,16 @@ import pathlib
 import pytest
 
 from rt2_jax.training.adafactor import Adafactor
-from rt2_jax.training.gin_files import SHIPPED, load_run_config
+from rt2_jax.training.gin_files import load_run_config
 
-RUNS = sorted(path.name for path in (SHIPPED / "runs").glob("*.gin") if path.name != "base.gin")
+SMALL = ("bridge_sample.gin", "tabletop.gin", "tiny_vlm.gin")
 PARENT = """include "models/rt2_palix_tiny.gin"
 include "runs/base.gin"
 MODEL_DIR = "runs/mine"
-MIXTURE = "mine_mix"
+MIXTURE_OR_TASK_NAME = "mine_mix"
 TRAIN_STEPS = 10
 BATCH_SIZE = 4
-ENCODER_LENGTH = 16
-DECODER_LENGTH = 9
+TASK_FEATURE_LENGTHS = {"inputs": 16, "targets": 9}
 """
 
 
@@ -30,8 +29,8 @@ def load(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_shipped_run_loads_as_it_stands(name):
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_run_loads_as_it_stands(name):
     config, text = load_run_config([f"runs/{name}"])
     assert config.loop.total_steps > 0 and config.model.vision.image_size == (64, 64)
     assert "RunConfig.global_batch_size = %BATCH_SIZE" in text and "BATCH_SIZE = " in text
@@ -43,15 +42,16 @@ def test_the_base_names_every_value_that_it_requires():
     with pytest.raises(KeyError) as caught:
         load_run_config(["runs/base.gin"])
     (message,) = caught.value.args
-    assert "runs/base.gin, line 3: required values are missing; give them:" in message
-    for name in ("MODEL_DIR", "MIXTURE", "TRAIN_STEPS", "BATCH_SIZE", "ENCODER_LENGTH"):
+    assert "runs/base.gin, line 4: required values are missing; give them:" in message
+    names = ("MODEL_DIR", "MIXTURE_OR_TASK_NAME", "TRAIN_STEPS", "BATCH_SIZE")
+    for name in (*names, "TASK_FEATURE_LENGTHS"):
         assert f"--gin.{name}=..." in message
 
 
 def test_flags_give_what_is_required():
     flags = [
-        *('MODEL_DIR = "here"', 'MIXTURE = "mix"', "TRAIN_STEPS = 3", "BATCH_SIZE = 2"),
-        *("ENCODER_LENGTH = 8", "DECODER_LENGTH = 9"),
+        *('MODEL_DIR = "here"', 'MIXTURE_OR_TASK_NAME = "mix"', "TRAIN_STEPS = 3"),
+        *("BATCH_SIZE = 2", "TASK_FEATURE_LENGTHS = {'inputs': 8, 'targets': 9}"),
     ]
     config, _ = load_run_config(["models/rt2_palix_tiny.gin", "runs/base.gin"], flags)
     assert (config.model_dir, config.loop.total_steps, config.learning_rate.steps_per_cycle) == (
@@ -89,31 +89,33 @@ def test_a_search_path_is_where_files_and_includes_are_looked_for(load, tmp_path
 
 
 def test_an_include_wins_over_what_stands_above_it_and_loses_to_what_stands_below(load, tmp_path):
-    (tmp_path / "part.gin").write_text("BATCH_SIZE = 14\nSEED = 3\n")
-    config = load(f"SEED = 1\ninclude '{tmp_path / 'part.gin'}'\nRunConfig.keep = 5\nSEED = 2")
+    (tmp_path / "part.gin").write_text("BATCH_SIZE = 14\nRANDOM_SEED = 3\n")
+    config = load(
+        f"RANDOM_SEED = 1\ninclude '{tmp_path / 'part.gin'}'\nRunConfig.keep = 5\nRANDOM_SEED = 2"
+    )
     assert (config.global_batch_size, config.data_seed, config.keep) == (14, 2, 5)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("BATCH_SIZES = 3", "line 9: unknown macro BATCH_SIZES; did you mean BATCH_SIZE?"),
-        ("RunConfg.seed = 3", "line 9: unknown configurable RunConfg; did you mean RunConfig?"),
+        ("BATCH_SIZES = 3", "line 8: unknown macro BATCH_SIZES; did you mean BATCH_SIZE?"),
+        ("RunConfg.seed = 3", "line 8: unknown configurable RunConfg; did you mean RunConfig?"),
         (
             "RunConfig.robot_corp = 0.9",
-            "line 9: unknown parameter of RunConfig RunConfig.robot_corp; did you mean "
+            "line 8: unknown parameter of RunConfig RunConfig.robot_corp; did you mean "
             "RunConfig.robot_crop?",
         ),
         (
             "RunConfig.optimizer = @Adafctor()",
-            "line 9: unknown configurable @Adafctor; did you mean @Adafactor?",
+            "line 8: unknown configurable @Adafctor; did you mean @Adafactor?",
         ),
         (
-            "RunConfig.data_seed = %SED",
-            "line 9: unknown macro %SED; did you mean %SEED?",
+            "RunConfig.data_seed = %RANDOM_SED",
+            "line 8: unknown macro %RANDOM_SED; did you mean %RANDOM_SEED?",
         ),
-        ("import os", "line 9: import statements are not used here; remove it"),
-        ("BATCH_SIZE = = 3", "line 9: this is not gin: "),
+        ("import os", "line 8: import statements are not used here; remove it"),
+        ("BATCH_SIZE = = 3", "line 8: this is not gin: "),
         ('include "runs/bse.gin"', "no gin file 'runs/bse.gin' in .*; did you mean runs/base.gin?"),
     ],
 )
@@ -128,6 +130,49 @@ def test_a_mistake_is_one_line_with_its_place_and_the_right_name(load, line, mes
         assert position >= 0, found
     assert "\n" not in found
     assert "mine.gin" in found or "include" in line
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("MIXTURE = 'mix'", "line 8: MIXTURE is called MIXTURE_OR_TASK_NAME now, as in T5X"),
+        ("SEED = 3", "line 8: SEED is called RANDOM_SEED now, as in T5X"),
+        ("RunConfig.data_seed = %SEED", "line 8: SEED is called RANDOM_SEED now"),
+        ("ENCODER_LENGTH = 3", "line 8: ENCODER_LENGTH is a part of TASK_FEATURE_LENGTHS now: --g"),
+        ("RunConfig.decoder_length = 3", "RunConfig.decoder_length is a part of TASK_FEATURE_LE"),
+        ("USE_CACHED_TASKS = True", "line 8: USE_CACHED_TASKS is not here: `rt2 data cache`, or"),
+        ("EVAL_PERIOD = 100", "line 8: EVAL_PERIOD is not here: evaluation is a process beside"),
+    ],
+)
+def test_a_name_of_before_or_of_t5x_is_refused_with_the_name_here(load, line, message):
+    with pytest.raises(KeyError) as caught:
+        load(line)
+    assert message in caught.value.args[0]
+
+
+def test_a_macro_of_ones_own_may_have_a_name_of_before(load):
+    assert load("SEED = 3\nRunConfig.data_seed = %SEED").data_seed == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("DecoderOnlyConfig.num_layers = 3", "line 8: this run has no DecoderOnlyConfig; it has"),
+        ("Adafactor.decay_rate = 0.5", "line 8: this run has no Adafactor; it has AdamW, "),
+        ("IntegerGrid.minimum = -5", "line 8: this run has no IntegerGrid; it has "),
+    ],
+)
+def test_a_binding_that_nothing_uses_is_refused(load, line, message):
+    with pytest.raises(KeyError) as caught:
+        load(line)
+    assert message in caught.value.args[0]
+
+
+def test_numbers_of_a_class_that_another_was_put_in_the_place_of_may_stay(load):
+    config = load("AdamW.b2 = 0.9\nOPTIMIZER = @Adafactor()\nAdafactor.decay_rate = 0.5")
+    assert config.optimizer == Adafactor(decay_rate=0.5)
+    with pytest.raises(KeyError, match="--gin.AdamW.b2=0.9: this run has no AdamW; it has Adaf"):
+        load("OPTIMIZER = @Adafactor()", "AdamW.b2=0.9")
 
 
 def test_a_mistake_in_a_flag_names_the_flag(load):
@@ -160,8 +205,11 @@ def test_a_circle_of_includes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "circle"),
     [
-        ("SEED = %WORKERS\nWORKERS = %SEED", "SEED -> WORKERS -> SEED|WORKERS -> SEED -> WORKERS"),
-        ("SEED = %SEED", "line 9: goes in a circle: SEED -> SEED"),
+        (
+            "RANDOM_SEED = %WORKERS\nWORKERS = %RANDOM_SEED",
+            "RANDOM_SEED -> WORKERS -> RANDOM_SEED|WORKERS -> RANDOM_SEED -> WORKERS",
+        ),
+        ("RANDOM_SEED = %RANDOM_SEED", "line 8: goes in a circle: RANDOM_SEED -> RANDOM_SEED"),
         ("RunConfig.optimizer = @RunConfig()", "goes in a circle: RunConfig -> RunConfig"),
     ],
 )
@@ -175,9 +223,9 @@ def test_a_flag_of_a_class_that_the_run_has_not_is_refused():
         load_run_config(
             ["models/rt2_palme_tiny.gin", "runs/base.gin"],
             ["VisionLanguageConfig.remat='full'"]
-            + [f"{name}='x'" for name in ("MODEL_DIR", "MIXTURE")]
+            + [f"{name}='x'" for name in ("MODEL_DIR", "MIXTURE_OR_TASK_NAME")]
             + [f"{name}=8" for name in ("TRAIN_STEPS", "BATCH_SIZE")]
-            + [f"{name}=8" for name in ("ENCODER_LENGTH", "DECODER_LENGTH")],
+            + ["TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}"],
         )
 
 
@@ -202,7 +250,7 @@ def test_a_file_that_is_not_there_is_refused_with_those_that_are(name, advice):
         ("TRAIN_STEPS = 0", "LoopConfig.total_steps: found 0, expected a positive number"),
         (
             "TRAIN_STEPS = 'ten'",
-            "mine.gin, line 9: LoopConfig.total_steps: found 'ten', expected int",
+            "mine.gin, line 8: LoopConfig.total_steps: found 'ten', expected int",
         ),
         ("BATCH_SIZE = 2.5", "RunConfig.global_batch_size: found 2.5, expected int"),
         ("LEARNING_RATE = 'fast'", "LearningRate.base_learning_rate: found 'fast', expected float"),
@@ -215,6 +263,8 @@ def test_a_file_that_is_not_there_is_refused_with_those_that_are(name, advice):
         ("VisionConfig.image_size = 64", "VisionConfig.image_size: found 64, expected"),
         ("RunConfig.source_weights = {'a': 'b'}", "RunConfig.source_weights: found {'a': 'b'}"),
         ("MeshShape.fsdp = None", "MeshShape.fsdp: found None, expected int"),
+        ("TASK_FEATURE_LENGTHS = {'inputs': 8}", "RunConfig.task_feature_lengths: found {'inputs'"),
+        ("TASK_FEATURE_LENGTHS = 8", "RunConfig.task_feature_lengths: found 8, expected"),
         ("RunConfig.action_tokens = 'some'", "RunConfig.action_tokens: found 'some', expected one"),
     ],
 )

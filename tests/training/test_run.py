@@ -93,11 +93,15 @@ def test_a_mixture_that_is_not_ready_is_answered_with_the_commands(run_config, t
         ),
         ({"mesh": MeshShape(fsdp=3)}, ValueError, "mesh: found .*'fsdp': 3.* for 8 devices"),
         (
-            {"decoder_length": 8},
+            {"task_feature_lengths": {"inputs": 32, "targets": 8}},
             ValueError,
             "task 'tiny_arm': 8 tokens and the end of the sequence are more than the 8",
         ),
-        ({"encoder_length": 4}, ValueError, "task 'tiny_arm': prompt .*more than the 4"),
+        (
+            {"task_feature_lengths": {"inputs": 4, "targets": 10}},
+            ValueError,
+            "task 'tiny_arm': prompt .*more than the 4",
+        ),
         (
             {"vocabulary": "no/such.model"},
             FileNotFoundError,
@@ -153,6 +157,9 @@ def test_a_file_in_the_place_of_the_runs_folder_is_refused_and_kept(run_config, 
     assert file.read_text() == "mine"
 
 
+RT1_LENGTHS = {"inputs": 32, "targets": 8}
+
+
 def rt1(**vision):
     size = {"image_size": (16, 16), "width": 0.25, "depth": 0.5, "num_stages": 2}
     return RT1Config(
@@ -171,20 +178,24 @@ def rt1(**vision):
     [
         ({"norm": "frozen_batch"}, {}, "no initial checkpoint; to train from nothing: --gin.Eff"),
         ({}, {"ordinal_action_tokens": True}, "bins for actions and no tokens"),
-        ({}, {"decoder_length": 9}, "writes at most 8 action tokens .* and no end"),
+        (
+            {},
+            {"task_feature_lengths": {"inputs": 32, "targets": 9}},
+            "writes at most 8 action tokens .* and no end",
+        ),
         ({}, {"plan_length": 4}, "found 4, but the model writes actions only"),
         ({}, {"source_weights": {"tiny_wep": 2.0}}, "the tasks of mixture 'tiny_mix' are tiny_arm"),
     ],
 )
 def test_what_rt1_cannot_is_refused(run_config, vision, changes, message):
-    config = dataclasses.replace(run_config(), model=rt1(**vision), decoder_length=8)
+    config = run_config(model=rt1(**vision), task_feature_lengths=RT1_LENGTHS)
     with pytest.raises((ValueError, KeyError), match=message):
         prepare(dataclasses.replace(config, **changes))
 
 
 def test_rt1_reads_the_robots_of_a_mixture_and_ignores_weights_of_the_rest(run_config):
     weights = {"tiny_web": 0.5}
-    config = dataclasses.replace(run_config(), model=rt1(), decoder_length=8)
+    config = run_config(model=rt1(), task_feature_lengths=RT1_LENGTHS)
     run = prepare(dataclasses.replace(config, source_weights=weights))
     assert [task.info.name for task in run.manifest.tasks] == ["tiny_arm"]
     assert run.manifest.tasks[0].share == 1

@@ -126,7 +126,7 @@ def test_checkpoints_are_kept_as_t5x_keeps_them_where_nothing_is_said(load):
         ),
         ("LOSS_NORMALIZING_FACTOR = None", "found None, which is a sum in T5X and a mean here"),
         ("train_script.train.get_dataset_fn = @utils.get_dataset", "rt2 data cache"),
-        ("TASK_FEATURE_LENGTHS = {'inputs': 16}", "found {'inputs': 16}, expected the lengths"),
+        ("TASK_FEATURE_LENGTHS = {'inputs': 16}", "found {'inputs': 16}, expected tokens"),
         ("t5x_bridge.get_dataset.vocabulary = 'other.model'", "give both the same"),
         ("BATCH_SIZE = %BATCH_SIZE", "goes in a circle: BATCH_SIZE -> BATCH_SIZE"),
     ],
