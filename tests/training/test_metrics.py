@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rt2_jax.models.losses import ExampleSums
-from rt2_jax.training.metrics import SourceSums, StepMetrics, summarize
+from rt2_jax.training.metrics import SourceRules, StepMetrics, summarize
 
 
 def measured(loss, source_id, cross_entropy, correct, weight, skipped=False):
@@ -13,7 +13,11 @@ def measured(loss, source_id, cross_entropy, correct, weight, skipped=False):
     sums = ExampleSums(
         *(jnp.asarray(x, jnp.float32) for x in (cross_entropy, zeros, correct, weight, weight))
     )
-    sources = SourceSums.of(sums, jnp.asarray(source_id), 3)
+    batch = {
+        "source_id": jnp.asarray(source_id),
+        "decoder_target_tokens": jnp.asarray([[7, 7, 0, 0]] * len(source_id)),
+    }
+    sources = SourceRules(("a", "b", "c")).sums(sums, batch)
     return StepMetrics(
         loss=np.float32(loss),
         gradient_norm=np.float32(2 * loss),
@@ -36,12 +40,15 @@ def test_sources_are_weighted_over_all_steps_and_absent_ones_have_no_numbers():
             "gradient_norm": 4,
             "learning_rate": 0.1,
             "accuracy": 5 / 16,
+            "useful_tokens": 0.5,
             "robot/loss": 1,
             "robot/accuracy": 0.25,
             "robot/examples": 2,
+            "robot/useful_tokens": 0.5,
             "web/loss": 1,
             "web/accuracy": 4 / 12,
             "web/examples": 4,
+            "web/useful_tokens": 0.5,
         }
     )
 
