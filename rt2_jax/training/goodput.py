@@ -141,12 +141,12 @@ def goodput_table(starts: Sequence[Start]) -> str:
     """What a run's wall time went to, as text."""
     seconds = wall_seconds(starts)
     wall = sum(seconds.values()) or 1.0
-    lines = [f"wall time {_clock(wall)} in {len(starts)} start{'s' * (len(starts) != 1)}:"]
+    lines = [f"wall time {duration(wall)} in {len(starts)} start{'s' * (len(starts) != 1)}:"]
     width = max(map(len, PHASES))
     for phase, meaning in PHASES.items():
         if seconds[phase]:
             share = f"{100 * seconds[phase] / wall:5.1f} %"
-            lines.append(f"  {phase:<{width}}  {_clock(seconds[phase]):>9}  {share}  {meaning}")
+            lines.append(f"  {phase:<{width}}  {duration(seconds[phase]):>9}  {share}  {meaning}")
     return "\n".join(lines)
 
 
@@ -176,5 +176,6 @@ def _settled(lines: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
     return [{**last, "step": min(step, last["step"]), "seconds": seconds}]
 
 
-def _clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`12.3 s`, `1:02:03`, `2 days, 3:04:05`."""
     return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=int(seconds)))

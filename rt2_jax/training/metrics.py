@@ -155,10 +155,10 @@ def summarize(steps: Iterable[StepMetrics], sources: Sequence[str]) -> dict[str,
 
     Returns:
       `loss`, `gradient_norm` and `learning_rate`, means over the steps; `skipped_steps`;
-      `accuracy` and `useful_tokens`, and for each source `<source>/loss` (per unit of target
-      weight), `<source>/accuracy` (teacher-forced, of the targets that count, see `SourceRules`),
-      `<source>/examples` and `<source>/useful_tokens`, the share of the computed positions that
-      hold something.
+      `accuracy`, `useful_tokens` and `target_tokens`, and for each source `<source>/loss` (per unit
+      of target weight), `<source>/accuracy` (teacher-forced, of the targets that count, see
+      `SourceRules`), `<source>/examples` and `<source>/useful_tokens`. `useful_tokens` is the share
+      of the computed positions that hold something, `target_tokens` that of the targets.
     """
     steps = list(steps)
     taken = [step for step in steps if not step.skipped]
@@ -170,6 +170,7 @@ def summarize(steps: Iterable[StepMetrics], sources: Sequence[str]) -> dict[str,
     sums = total_sums(taken)
     numbers["accuracy"] = _ratio(sums["correct"].sum(), sums["accuracy_weight"].sum())
     numbers["useful_tokens"] = _ratio(sums["useful_tokens"].sum(), sums["computed_tokens"].sum())
+    numbers["target_tokens"] = _ratio(sums["target_tokens"].sum(), sums["target_positions"].sum())
     for i, source in enumerate(sources):
         if sums["examples"][i]:
             numbers[f"{source}/loss"] = _ratio(sums["loss"][i], sums["weight"][i])
