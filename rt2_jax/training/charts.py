@@ -69,6 +69,8 @@ def line_chart(
         return "<p>no numbers</p>"
     xs, ys = [x for x, _ in every], sorted(y for _, y in every)
     left, right = min(xs), max(xs)
+    if 0 < left < 0.1 * right:
+        left = 0
     if left == right:
         left, right = left - 1, right + 1
     low, high = (0.0, 1.0) if percent else _reach(ys[0], ys[int(0.97 * (len(ys) - 1))])
@@ -223,7 +225,9 @@ def _reach(least: float, most: float) -> tuple[float, float]:
     if least >= 0 and least < 0.6 * most:
         least = 0.0
     if least == most:
-        least, most = min(0.0, 2 * least), max(0.0, 2 * most) or 1.0
+        least, most = min(0.0, least), max(0.0, most)
+    if least == most:
+        most = 1.0
     step = _nice_step((most - least) / 4)
     return math.floor(least / step + 1e-9) * step, math.ceil(most / step - 1e-9) * step
 

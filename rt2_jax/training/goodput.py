@@ -9,7 +9,6 @@ import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 PHASES = {
@@ -146,7 +145,7 @@ def goodput_table(starts: Sequence[Start]) -> str:
     for phase, meaning in PHASES.items():
         if seconds[phase]:
             share = f"{100 * seconds[phase] / wall:5.1f} %"
-            lines.append(f"  {phase:<{width}}  {duration(seconds[phase]):>9}  {share}  {meaning}")
+            lines.append(f"  {phase:<{width}}  {duration(seconds[phase]):>12}  {share}  {meaning}")
     return "\n".join(lines)
 
 
@@ -177,5 +176,10 @@ def _settled(lines: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
 
 
 def duration(seconds: float) -> str:
-    """`12.3 s`, `1:02:03`, `2 days, 3:04:05`."""
-    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=int(seconds)))
+    """`12.3 s`, `1 min 05 s`, `45 h 19 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
