@@ -49,7 +49,7 @@ def line_chart(
 ) -> str:
     """Lines over a common x, with their names below where there are several.
 
-    With `percent`, y goes from 0 to 1 and is written as 0 to 100 %. Otherwise it reaches what all
+    With `percent`, y goes from 0 to 1, or less far if it is small, and is written as %. Otherwise it reaches what all
     but 3 % of the points stay below; the others lie on the upper edge, so that the first steps of a
     loss do not flatten the rest. What is not finite is left out.
 
@@ -73,7 +73,10 @@ def line_chart(
         left = 0
     if left == right:
         left, right = left - 1, right + 1
-    low, high = (0.0, 1.0) if percent else _reach(ys[0], ys[int(0.97 * (len(ys) - 1))])
+    usual = ys[int(0.97 * (len(ys) - 1))]
+    low, high = _reach(ys[0], usual)
+    if percent:
+        low, high = 0.0, 1.0 if usual > 0.4 else _reach(0.0, usual)[1]
     frame = _Frame(left, right, low, high)
     parts = [_axes(frame, x_label, y_label, percent)]
     within = [x for x in marks if left <= x <= right]
@@ -184,7 +187,7 @@ def _axes(frame: _Frame, x_label: str, y_label: str, percent: bool) -> str:
     marks = []
     for value in _ticks(frame.low, frame.high, 4):
         y = frame.y(value)
-        text = f"{value:.0%}" if percent else short_number(value)
+        text = f"{100 * value:.3g}%" if percent else short_number(value)
         marks.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
@@ -228,8 +231,11 @@ def _reach(least: float, most: float) -> tuple[float, float]:
         least, most = min(0.0, least), max(0.0, most)
     if least == most:
         most = 1.0
-    step = _nice_step((most - least) / 4)
-    return math.floor(least / step + 1e-9) * step, math.ceil(most / step - 1e-9) * step
+    for _ in range(2):  # the second time for the wider range
+        step = _nice_step((most - least) / 4)
+        least = math.floor(least / step + 1e-9) * step
+        most = math.ceil(most / step - 1e-9) * step
+    return least, most
 
 
 def _ticks(low: float, high: float, parts: int) -> list[float]:

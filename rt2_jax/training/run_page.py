@@ -44,7 +44,7 @@ th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(-
   font-variant-numeric: tabular-nums; white-space: nowrap }
 th { color: var(--soft); font-weight: 500 }
 th:first-child, td:first-child, td.text { text-align: left; white-space: normal;
-  overflow-wrap: anywhere }
+  overflow-wrap: anywhere; min-width: 9rem }
 .share { border-radius: 5px; display: block; margin-bottom: .6rem }
 i.swatch { display: inline-block; width: .75rem; height: .75rem; border-radius: 3px;
   margin-right: .5rem; vertical-align: -1px }
