@@ -49,9 +49,9 @@ def line_chart(
 ) -> str:
     """Lines over a common x, with their names below where there are several.
 
-    With `percent`, y goes from 0 to 1, or less far if it is small, and is written as %. Otherwise it reaches what all
-    but 3 % of the points stay below; the others lie on the upper edge, so that the first steps of a
-    loss do not flatten the rest. What is not finite is left out.
+    With `percent`, y goes from 0 to 1, or less far if it is small, and is written as %. Otherwise
+    it reaches what all but 3 % of the points stay below; the others lie on the upper edge, so that
+    the first steps of a loss do not flatten the rest. What is not finite is left out.
 
     Args:
       series: points by increasing x, by name.

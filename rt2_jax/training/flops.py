@@ -41,7 +41,7 @@ def model_flops(
       action_token_ids: as of `make_model`.
     """
     fields = {each.name: each.default for each in dataclasses.fields(config)}
-    plain = {name: fields[name] for name in FREE_FIELDS if name in fields}
+    plain: Any = {name: fields[name] for name in FREE_FIELDS if name in fields}
     config = dataclasses.replace(config, **plain)
     model = make_model(config, action_token_ids=action_token_ids)
     batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape, dtype in features}
@@ -64,18 +64,17 @@ def jaxpr_flops(jaxpr: core.Jaxpr) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
+        shapes: list[Any] = [getattr(each.aval, "shape", ()) for each in equation.invars]
+        out: Any = getattr(equation.outvars[0].aval, "shape", ()) if equation.outvars else ()
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            depth = math.prod(left[axis] for axis in contracted)
-            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * depth
+            total += 2.0 * math.prod(out) * math.prod(shapes[0][axis] for axis in contracted)
         elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
+            kernel = shapes[1]
             outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
             # Of an input that is spread out, as in the gradient of a stride, most is zeros.
             spread = math.prod(params["lhs_dilation"])
-            out = math.prod(equation.outvars[0].aval.shape)
-            total += 2.0 * out * math.prod(kernel) / outputs / spread
+            total += 2.0 * math.prod(out) * math.prod(kernel) / outputs / spread
         else:
             inner = [jaxpr_flops(each) for each in _jaxprs(params.values())]
             if inner:

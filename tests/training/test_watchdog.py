@@ -94,7 +94,7 @@ class Hung(tiny["Batches"]):
         return super().__next__()
 
 directory = pathlib.Path(sys.argv[2])
-tiny["Compiled"]().run(directory, 10, Hung(), watch=Watch(directory, hang_timeout=3.0))
+tiny["Compiled"]().run(directory, 10, Hung(), watch=Watch(directory, hang_timeout=10.0))
 """
 
 
