@@ -123,26 +123,23 @@ def _json_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def _evaluations(directory: pathlib.Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """The points of every metric of each evaluation in `eval/*.jsonl`."""
+    """Of every metric, as `mean_error_m`, the points of each task and field that has it."""
+    paths = sorted((directory / "eval").glob("*.jsonl"))
     found: dict[str, dict[str, dict[float, float]]] = {}
-    for path in sorted((directory / "eval").glob("*.jsonl")):
+    for path in paths:
         for line in _json_lines(path):
-            name = str(line.get("name", path.stem))
-            for metric, value in _flat(line):
-                if metric not in ("step", "name", "time"):
-                    found.setdefault(metric, {}).setdefault(name, {})[line["step"]] = value
+            for key, value in line.items():
+                if key in ("step", "seconds") or not isinstance(value, int | float):
+                    continue
+                prefix, _, metric = key.rpartition("/")
+                name = prefix or path.stem
+                if prefix and len(paths) > 1:
+                    name = f"{path.stem}: {prefix}"
+                found.setdefault(metric, {}).setdefault(name, {})[line["step"]] = value
     return {
         metric: {name: sorted(points.items()) for name, points in series.items()}
         for metric, series in found.items()
     }
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, each in value.items():
-        if isinstance(each, Mapping):
-            yield from _flat(each, "" if key == "metrics" else f"{prefix}{key}/")
-        elif isinstance(each, int | float) and not isinstance(each, bool):
-            yield f"{prefix}{key}", float(each)
 
 
 def _page(

@@ -12,8 +12,7 @@ import time
 from collections import deque
 from types import TracebackType
 
-RETRYABLE = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong with what was asked for; start it again."""
+from rt2_jax.training.exits import RETRYABLE
 
 PATIENCE = 6.0
 """How much longer than between two steps compilation and a save may take."""

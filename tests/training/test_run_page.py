@@ -109,15 +109,17 @@ def test_numbers_are_those_that_were_logged(run):
 
 
 def test_evaluations_of_checkpoints_are_drawn_by_metric(run):
-    for name in ("offline", "closed_loop"):
-        write_lines(
-            run / "eval" / f"{name}.jsonl",
-            [{"step": step, "name": name, "metrics": {"error_m": 0.1}} for step in (10, 20)],
-        )
+    errors = {"arm/x/mean_error_m": 0.1, "arm/y/mean_error_m": 0.2, "seconds": 9.0}
+    for name in ("validation", "table"):
+        lines = [{"step": step, "success": 0.5, **errors} for step in (10, 20)]
+        write_lines(run / "eval" / f"{name}.jsonl", lines)
     page = write_run_page(run).read_text()
-    drawn = figure(page, "error_m")
-    assert [len(line) for line in points(drawn)] == [2, 2]
-    assert "offline" in drawn and "closed_loop" in drawn
+    error, success = figure(page, "mean_error_m"), figure(page, "success")
+    assert [len(line) for line in points(error)] == [2, 2, 2, 2]
+    for name in ("table: arm/x", "table: arm/y", "validation: arm/x", "validation: arm/y"):
+        assert f"</svg>{name}</li>" in error
+    assert [len(line) for line in points(success)] == [2, 2]
+    assert "</svg>table</li>" in success and "seconds</figcaption>" not in page
 
 
 def test_a_folder_without_a_run_and_a_damaged_file_are_refused_by_name(tmp_path, run):

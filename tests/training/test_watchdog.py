@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from rt2_jax.training.exits import RETRYABLE
 from rt2_jax.training.loop import LoopConfig
-from rt2_jax.training.watchdog import RETRYABLE, Watchdog
+from rt2_jax.training.watchdog import Watchdog
 
 SCRIPT = """
 import pathlib, sys, time
