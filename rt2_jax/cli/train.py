@@ -25,10 +25,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "train",
         description=__doc__,
         epilog="--gin.NAME=VALUE sets a macro, --gin.CLASS.parameter=VALUE a parameter; a value "
-        "that is no gin literal is text. Exit status 143: stopped by SIGTERM, saved; 1: the loss "
-        "stayed not finite.",
+        "that is no gin literal is text. Exit status 143: stopped by SIGTERM, saved; 75: no step "
+        "ended for too long, start it again; 1: the loss stayed not finite.",
     )
-    add_gin_flags(parser, required=True)
+    add_gin_flags(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -49,6 +49,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="--dry-run lays the state out on N devices instead of those that are here",
     )
     parser.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="MODEL_DIR",
+        help="trains nothing: writes a page of the run's curves, MODEL_DIR/report.html; without a "
+        "folder, of the run that the gin files describe",
+    )
+    parser.add_argument(
+        "--profile-steps",
+        type=_steps,
+        metavar="A:B",
+        help="a trace of the steps from when A were taken until B were, in MODEL_DIR/profile",
+    )
+    parser.add_argument(
         "--module",
         action="append",
         default=[],
@@ -62,6 +76,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Prepares the run, prints what it is, trains; returns the exit status."""
+    if args.report is None and not args.gin_file:
+        raise ValueError("there is nothing to train: say what with --gin_file")
+    if args.report is not None:
+        return _report(args)
     import jax
 
     if args.compilation_cache:
@@ -77,6 +95,7 @@ def run(args: argparse.Namespace) -> int | None:
     from rt2_jax.models.parts import model_parts
     from rt2_jax.training import report
     from rt2_jax.training.gin_files import load_model_config, load_run_config
+    from rt2_jax.training.goodput import goodput_table, process_start, read_ledger
     from rt2_jax.training.logs import TerminalLog
     from rt2_jax.training.loop import NotFiniteError
     from rt2_jax.training.run import execute, prepare
@@ -121,7 +140,7 @@ def run(args: argparse.Namespace) -> int | None:
         return bar
 
     try:
-        outcome = execute(prepared, logs)
+        outcome = execute(prepared, logs, begin=process_start(), profile_steps=args.profile_steps)
     except NotFiniteError as error:
         print(f"rt2 train: error: {config.model_dir}: {error}", file=sys.stderr)
         return NOT_FINITE
@@ -130,6 +149,7 @@ def run(args: argparse.Namespace) -> int | None:
             each.__exit__(None, None, None)
     step = int(outcome.state.step)
     if first:
+        print(goodput_table(read_ledger(pathlib.Path(config.model_dir) / "goodput.jsonl")))
         print(
             f"{'stopped' if outcome.stopped else 'done'} at step {step}: "
             f"{pathlib.Path(config.model_dir) / f'checkpoint_{step}'}"
@@ -152,6 +172,30 @@ def _dry_run_without(config: RunConfig, text: str, allow_missing: bool) -> int:
     for each in outlook.missing:
         print(f"rt2 train: {'' if allow_missing else 'error: '}missing: {each}", file=sys.stderr)
     return 0 if allow_missing else MISSING
+
+
+def _report(args: argparse.Namespace) -> int:
+    from rt2_jax.training.run_page import write_run_page
+
+    directory, files = args.report, list(args.gin_file)
+    if directory.endswith(".gin"):
+        directory, files = "", [directory, *files]
+    if not directory:
+        if not files:
+            raise ValueError("--report: say of which run: its folder, or a gin file")
+        from rt2_jax.training.gin_files import load_run_config
+
+        config, _ = load_run_config(files, args.gin_bindings, args.gin_search_paths)
+        directory = config.model_dir
+    print(write_run_page(pathlib.Path(directory)))
+    return 0
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, colon, end = text.partition(":")
+    if not (colon and first.isdigit() and end.isdigit() and int(first) < int(end)):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected A:B with A below B, as 20:25")
+    return int(first), int(end)
 
 
 def _say_start(

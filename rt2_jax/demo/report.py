@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rt2_jax import __version__
-from rt2_jax.demo.charts import histogram, line_chart, success_bar
 from rt2_jax.demo.plan import SKILLS, DemoPlan, Policy, stages
 from rt2_jax.evaluation.closed_loop import Evaluation, read_evaluation
 from rt2_jax.evaluation.results import EpisodeResult
+from rt2_jax.training.charts import CHART_STYLE, histogram, line_chart, success_bar
 
 _SMOOTH = 5  # log lines averaged in a training curve
 
 _STYLE = """
+:root { color-scheme: light }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a202c; max-width: 60rem; margin: 2rem auto;
   padding: 0 1rem; background: #fff }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
@@ -32,7 +33,7 @@ tr.main td { font-weight: 600 }
 .films figcaption { font-size: .85rem; color: #4a5568 }
 .ok { color: #276749 } .bad { color: #9b2c2c }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: 1.5rem }
-.charts svg { width: 100% } .bar { vertical-align: middle; margin-left: .6rem }
+.charts figure { margin: 0 } .bar { vertical-align: middle; margin-left: .6rem }
 code { background: #edf2f7; padding: .1rem .3rem; border-radius: 3px; font-size: .85rem }
 """
 
@@ -100,7 +101,7 @@ def _page(
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
-        f"<title>rt2_jax: the demo's report</title><style>{_STYLE}</style>",
+        f"<title>rt2_jax: the demo's report</title><style>{_STYLE}{CHART_STYLE}</style>",
         "<h1>A policy from pictures, words and demonstrations</h1>",
         f"<p class=lead>rt2_jax {__version__}: a vision-language model, co-fine-tuned on "
         f"{plan.episodes} demonstrations and as many web examples in {plan.train_steps} steps, "
@@ -168,7 +169,7 @@ def _charts(training: Sequence[Mapping[str, float]], latencies: Sequence[float])
         ("Loss, of each task", line_chart(loss, "step", "nats a token", False)),
         (
             "From observation to action, through the server",
-            histogram(latencies, "milliseconds"),
+            histogram(latencies, "milliseconds", "answers"),
         ),
     )
     return "".join(

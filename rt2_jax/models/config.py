@@ -280,6 +280,11 @@ class VisionLanguageConfig:
         return self.text.vocab_size
 
     @property
+    def tokens_per_image(self) -> int:
+        """Positions of a picture in the row that the language model reads."""
+        return self.vision.num_tokens
+
+    @property
     def placeholders_per_image(self) -> int:
         """Tokens that stand for a picture in the decoder's input: none, there is an encoder."""
         return 0
@@ -333,6 +338,11 @@ class DecoderVisionLanguageConfig:
     def vocab_size(self) -> int:
         """Rows of the embedding."""
         return self.text.vocab_size
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Positions of a picture in the row that the language model reads."""
+        return self.vision.num_tokens
 
     @property
     def placeholders_per_image(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import socket
@@ -14,9 +15,11 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Protocol
 
+import jax
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rt2_jax.data.tfrecord import framed
+from rt2_jax.training.t5x_names import t5x_names
 
 
 class Log(Protocol):
@@ -55,10 +58,14 @@ class TensorBoardLog:
     """An event file of scalars that TensorBoard reads, written without TensorFlow.
 
     Each start of a run makes a new file and says in it where it starts, so that TensorBoard hides
-    what an earlier start wrote of the same steps.
+    what an earlier start wrote of the same steps. Numbers that T5X logs too stand there by its
+    names as well, see `t5x_names`.
     """
 
-    def __init__(self, directory: pathlib.Path, start_step: int = 0) -> None:
+    def __init__(
+        self, directory: pathlib.Path, start_step: int = 0, num_devices: int | None = None
+    ) -> None:
+        self._num_devices = num_devices or jax.device_count()
         directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         self._path = directory / name
@@ -67,6 +74,7 @@ class TensorBoardLog:
         self._append(_varint(2, start_step + 1) + _bytes(7, _varint(1, 1)))
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        numbers = {**numbers, **t5x_names(numbers, self._num_devices)}
         values = b"".join(
             _bytes(1, _bytes(1, name.encode()) + b"\x15" + struct.pack("<f", number))
             for name, number in numbers.items()
@@ -83,8 +91,9 @@ class TerminalLog:
     """A line for people: on a terminal one that is rewritten, with a bar; else plain lines."""
 
     def __init__(self, total_steps: int, start_step: int = 0) -> None:
-        self._total, self._start = total_steps, start_step
-        self._begin = time.monotonic()
+        self._total = total_steps
+        self._pace: float | None = None
+        self._said_why = False
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(
@@ -107,27 +116,57 @@ class TerminalLog:
             self._bar.stop()
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        seconds = (time.monotonic() - self._begin) / (step - self._start) * (self._total - step)
-        shown = (
-            f"step {step}/{self._total}  {_shown(numbers)}  left {timedelta(seconds=int(seconds))}"
-        )
+        if "model_flops_per_second" in numbers and "mfu" not in numbers and not self._said_why:
+            self._said_why = True
+            self._say("this device's peak is not known: FLOP/s are shown instead of MFU")
+        pace = numbers["seconds_per_step"]
+        self._pace = pace if self._pace is None else 0.8 * self._pace + 0.2 * pace
+        left = timedelta(seconds=int(self._pace * (self._total - step)))
         if self._bar is None:
-            print(shown, flush=True)
+            clock = time.strftime("%H:%M:%S")
+            self._say(f"step {step}/{self._total}  {clock}  {_shown(numbers)}  left {left}")
         else:
+            shown = f"step {step}/{self._total}  {_shown(numbers, sources=False)}  left {left}"
             self._bar.update(self._task, completed=step, description=shown)
 
+    def _say(self, line: str) -> None:
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False)
 
-def _shown(numbers: Mapping[str, float]) -> str:
+
+def _shown(numbers: Mapping[str, float], sources: bool = True) -> str:
     parts = [f"{name} {numbers[name]:.4f}" for name in ("loss",) if name in numbers]
     parts += [f"{name} {100 * numbers[name]:.1f} %" for name in ("accuracy",) if name in numbers]
     if numbers.get("skipped_steps"):
         parts.append(f"SKIPPED {numbers['skipped_steps']:.0f} steps that were not finite")
+    if sources:
+        names = [name.removesuffix("/loss") for name in numbers if name.endswith("/loss")]
+        parts += [
+            f"{name} {numbers[f'{name}/loss']:.4f} {100 * numbers[f'{name}/accuracy']:.1f} %"
+            for name in names
+        ]
     parts += [
-        f"{1000 * numbers['seconds_per_step']:.1f} ms/step",
+        _duration(numbers["seconds_per_step"]),
         f"{numbers['examples_per_second']:.0f} examples/s",
         f"data wait {100 * numbers['data_wait']:.0f} %",
     ]
+    if "mfu" in numbers:
+        parts.append(f"MFU {100 * numbers['mfu']:.1f} %")
+    elif "model_flops_per_second" in numbers:
+        parts.append(f"{_scaled(numbers['model_flops_per_second'])}FLOP/s")
     return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    return f"{1000 * seconds:.1f} ms/step" if seconds < 1 else f"{seconds:.2f} s/step"
+
+
+def _scaled(number: float) -> str:
+    """`12.3 G`: a number with the prefix of its size."""
+    power = min(max(int(math.log10(number) // 3), 0), 6) if number > 0 else 0
+    return f"{number / 1000**power:.1f} {('', 'k', 'M', 'G', 'T', 'P', 'E')[power]}"
 
 
 def _varint(field: int, value: int) -> bytes:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,10 +14,13 @@ import numpy as np
 
 from rt2_jax.training.checkpoints import Checkpoints
 from rt2_jax.training.logs import Log
-from rt2_jax.training.metrics import StepMetrics, check_source_ids, summarize
+from rt2_jax.training.meter import Meter
+from rt2_jax.training.meter import NotFiniteError as NotFiniteError
+from rt2_jax.training.metrics import StepMetrics, check_source_ids
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.step import TrainStep
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
+from rt2_jax.training.watching import Watch
 
 
 class Batches(Protocol):
@@ -45,9 +47,12 @@ class LoopConfig:
       save_period: a checkpoint after every so many steps, and at the end.
       max_skipped_in_a_row: so many steps in a row that are not finite end the run.
       save_first: a checkpoint of step 0 too: of the parameters that the run began with.
+      hang_timeout: seconds; when so long, and 20 median steps, no step ended, the stacks of all
+        threads are written and the process ends with status 75; the first step and saves may take
+        six times as long. 0 for no watching.
 
     Raises:
-      ValueError: one is not positive, or the seed is negative.
+      ValueError: one is not positive, or the seed or the timeout is negative.
     """
 
     total_steps: int
@@ -56,6 +61,7 @@ class LoopConfig:
     save_period: int = 1000
     max_skipped_in_a_row: int = 10
     save_first: bool = False
+    hang_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         for name in ("total_steps", "log_period", "save_period", "max_skipped_in_a_row"):
@@ -63,8 +69,11 @@ class LoopConfig:
                 raise ValueError(
                     f"LoopConfig.{name}: found {getattr(self, name)}, expected a positive number"
                 )
-        if self.seed < 0:
-            raise ValueError(f"LoopConfig.seed: found {self.seed}, expected 0 or more")
+        for name in ("seed", "hang_timeout"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"LoopConfig.{name}: found {getattr(self, name)}, expected 0 or more"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +87,6 @@ class Outcome:
 
     state: TrainState
     stopped: bool
-
-
-class NotFiniteError(ArithmeticError):
-    """Too many steps in a row had a loss or a gradient that is not finite."""
 
 
 def restore_or_init(
@@ -109,6 +114,7 @@ def train(
     description: Mapping[str, Any],
     sources: Sequence[str],
     logs: Sequence[Log] = (),
+    watch: Watch | None = None,
 ) -> Outcome:
     """Takes steps until `total_steps` or SIGTERM, then saves.
 
@@ -121,26 +127,31 @@ def train(
       checkpoints: of the run.
       description: the item `rt2` of every checkpoint.
       sources: the name of each `source_id`.
-      logs: what takes the numbers of every `log_period`: those of `summarize`,
-        `seconds_per_step`, `examples_per_second` and `data_wait`, the part of the time spent
-        waiting for batches. After a restart the first of them cover the steps since it.
+      logs: what takes the numbers of every `log_period`, see `Meter`. After a restart the first of
+        them cover the steps since it.
+      watch: what measures and guards the run besides.
 
     Raises:
       NotFiniteError: see `max_skipped_in_a_row`.
     """
     step, saved_step = int(state.step), checkpoints.latest_step
     rng = jax.random.fold_in(jax.random.key(config.seed), 1)
-    meter = _Meter(config, sources, logs)
+    watch = Watch() if watch is None else watch
     pending: StepMetrics | None = None
-    with _sigterm() as stopped:
+    with watch, _sigterm() as stopped:
+        watch.begin(step)
         if config.save_first and step == 0 and saved_step is None:
-            checkpoints.save(state, batches.get_state(), description)
+            with watch.saving():
+                checkpoints.save(state, batches.get_state(), description)
             saved_step = step
+        meter = Meter(config, sources, logs, watch)
         while step < config.total_steps and not stopped.is_set():
-            with meter.waiting_for_data():
+            watch.before_step(step, pending)
+            with watch.waiting_for_data():
                 batch = next(batches)
             check_source_ids(batch, sources)
-            state, metrics = train_step(state, partitioner.to_devices(batch), rng)
+            with watch.stepping():
+                state, metrics = train_step(state, partitioner.to_devices(batch), rng)
             # The numbers of the step before: fetching them does not hold up the one just begun.
             if pending is not None:
                 meter.add(step, pending)
@@ -150,56 +161,16 @@ def train(
                 # Logged before it is saved: a restart from here does not take this step again.
                 meter.add(step, pending)
                 pending = None
-                checkpoints.save(state, batches.get_state(), description)
+                with watch.saving():
+                    checkpoints.save(state, batches.get_state(), description)
                 saved_step = step
         if pending is not None:
             meter.add(step, pending)
-        if saved_step != step:
-            checkpoints.save(state, batches.get_state(), description)
-        checkpoints.wait()
+        with watch.saving():
+            if saved_step != step:
+                checkpoints.save(state, batches.get_state(), description)
+            checkpoints.wait()
     return Outcome(state, stopped=step < config.total_steps)
-
-
-class _Meter:
-    """Collects the numbers of steps and hands them to the logs."""
-
-    def __init__(self, config: LoopConfig, sources: Sequence[str], logs: Sequence[Log]) -> None:
-        self._config, self._sources, self._logs = config, sources, logs
-        self._steps: list[StepMetrics] = []
-        self._skipped_in_a_row = 0
-        self._begin, self._waited = time.perf_counter(), 0.0
-
-    @contextlib.contextmanager
-    def waiting_for_data(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - begin
-
-    def add(self, step: int, metrics: StepMetrics) -> None:
-        metrics = jax.device_get(metrics)
-        self._steps.append(metrics)
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if metrics.skipped else 0
-        if self._skipped_in_a_row == self._config.max_skipped_in_a_row:
-            raise NotFiniteError(
-                f"the loss or the gradient was not finite in the last {self._skipped_in_a_row} "
-                f"steps, batches {step - self._skipped_in_a_row} to {step - 1}; lower the learning "
-                "rate or look at these batches"
-            )
-        if step % self._config.log_period == 0 or step == self._config.total_steps:
-            self._write(step)
-
-    def _write(self, step: int) -> None:
-        seconds = time.perf_counter() - self._begin
-        examples = sum(float(np.sum(each.sources.examples)) for each in self._steps)
-        numbers = {
-            **summarize(self._steps, self._sources),
-            "seconds_per_step": seconds / len(self._steps),
-            "examples_per_second": examples / seconds,
-            "data_wait": self._waited / seconds,
-        }
-        for log in self._logs:
-            log.write(step, numbers)
-        self._steps, self._begin, self._waited = [], time.perf_counter(), 0.0
 
 
 @contextlib.contextmanager

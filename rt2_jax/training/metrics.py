@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from rt2_jax.models.config import PADDING
 from rt2_jax.models.losses import ExampleSums
 
 
@@ -23,6 +25,7 @@ class SourceRules:
       accuracy_positions: bool [S, L], which weighted targets count in a source's accuracy; None
         for all. Those of a robot are the action tokens without `terminate`, which is nearly always
         the same, and without the end, which always is.
+      tokens_per_image: positions of a picture in the model's row; 0 where they are not counted.
 
     Raises:
       ValueError: another number of weights or rows, or a weight that is negative or not finite.
@@ -31,6 +34,7 @@ class SourceRules:
     names: tuple[str, ...]
     loss_weights: np.ndarray | None = None
     accuracy_positions: np.ndarray | None = None
+    tokens_per_image: int = 0
 
     def __post_init__(self) -> None:
         for name in ("loss_weights", "accuracy_positions"):
@@ -56,6 +60,39 @@ class SourceRules:
             weights *= jnp.asarray(self.loss_weights, jnp.float32)[source][:, None]
         return {**batch, "decoder_loss_weights": weights, "decoder_accuracy_weights": counts}
 
+    def sums(self, sums: ExampleSums, batch: Mapping[str, jax.Array]) -> SourceSums:
+        """What these examples [B] measured, for each source."""
+        images = jnp.sum(batch["image_mask"], axis=1) if "image_mask" in batch else 0
+        slots = batch["image_mask"].shape[1] if "image_mask" in batch else 0
+        targets = batch["decoder_target_tokens"]
+        real = jnp.sum(targets != PADDING, axis=1)
+        useful, computed = real + images * self.tokens_per_image, targets.shape[1]
+        if "encoder_input_tokens" in batch:
+            prompt = batch["encoder_input_tokens"]
+            useful += jnp.sum(prompt != PADDING, axis=1)
+            computed += slots * self.tokens_per_image + prompt.shape[1]
+        elif "decoder_causal_attention" in batch:  # the row has a place for every slot's picture
+            useful -= slots * self.tokens_per_image
+        else:
+            computed += slots * self.tokens_per_image
+
+        def add(values: Any) -> jax.Array:
+            values = jnp.broadcast_to(jnp.asarray(values, jnp.float32), sums.weight.shape)
+            return jax.ops.segment_sum(values, batch["source_id"], len(self.names))
+
+        return SourceSums(
+            loss=add(sums.cross_entropy + sums.z_loss),
+            correct=add(sums.correct),
+            weight=add(sums.weight),
+            accuracy_weight=add(sums.accuracy_weight),
+            examples=add(1),
+            images=add(images),
+            target_tokens=add(real),
+            target_positions=add(targets.shape[1]),
+            useful_tokens=add(useful),
+            computed_tokens=add(computed),
+        )
+
 
 @struct.dataclass
 class SourceSums:
@@ -67,6 +104,12 @@ class SourceSums:
       weight: of the targets.
       accuracy_weight: of the targets that count in the accuracy, see `SourceRules`.
       examples: how many.
+      images: pictures that are there.
+      target_tokens: targets that are not padding.
+      target_positions: targets, padding included.
+      useful_tokens: positions of the model's rows that are neither padding nor of a slot without a
+        picture; a picture's are counted once, in the encoder or in the decoder's row.
+      computed_tokens: all positions of these rows.
     """
 
     loss: jax.Array
@@ -74,21 +117,11 @@ class SourceSums:
     weight: jax.Array
     accuracy_weight: jax.Array
     examples: jax.Array
-
-    @classmethod
-    def of(cls, sums: ExampleSums, source_id: jax.Array, num_sources: int) -> SourceSums:
-        """Adds up examples [B] by `source_id`, int32 [B], 0 to `num_sources` - 1."""
-
-        def add(values: jax.Array) -> jax.Array:
-            return jax.ops.segment_sum(values, source_id, num_sources)
-
-        return cls(
-            loss=add(sums.cross_entropy + sums.z_loss),
-            correct=add(sums.correct),
-            weight=add(sums.weight),
-            accuracy_weight=add(sums.accuracy_weight),
-            examples=add(jnp.ones_like(sums.weight)),
-        )
+    images: jax.Array
+    target_tokens: jax.Array
+    target_positions: jax.Array
+    useful_tokens: jax.Array
+    computed_tokens: jax.Array
 
 
 @struct.dataclass
@@ -122,9 +155,10 @@ def summarize(steps: Iterable[StepMetrics], sources: Sequence[str]) -> dict[str,
 
     Returns:
       `loss`, `gradient_norm` and `learning_rate`, means over the steps; `skipped_steps`;
-      `accuracy`, and for each source `<source>/loss` (per unit of target weight),
-      `<source>/accuracy` (teacher-forced, of the targets that count, see `SourceRules`) and
-      `<source>/examples`.
+      `accuracy`, `useful_tokens` and `target_tokens`, and for each source `<source>/loss` (per unit
+      of target weight), `<source>/accuracy` (teacher-forced, of the targets that count, see
+      `SourceRules`), `<source>/examples` and `<source>/useful_tokens`. `useful_tokens` is the share
+      of the computed positions that hold something, `target_tokens` that of the targets.
     """
     steps = list(steps)
     taken = [step for step in steps if not step.skipped]
@@ -133,17 +167,28 @@ def summarize(steps: Iterable[StepMetrics], sources: Sequence[str]) -> dict[str,
         return numbers
     for name in ("loss", "gradient_norm", "learning_rate"):
         numbers[name] = float(np.mean([getattr(step, name) for step in taken], dtype=np.float64))
-    sums = {
-        name: np.stack([getattr(step.sources, name) for step in taken]).sum(0, dtype=np.float64)
-        for name in ("loss", "correct", "weight", "accuracy_weight", "examples")
-    }
+    sums = total_sums(taken)
     numbers["accuracy"] = _ratio(sums["correct"].sum(), sums["accuracy_weight"].sum())
+    numbers["useful_tokens"] = _ratio(sums["useful_tokens"].sum(), sums["computed_tokens"].sum())
+    numbers["target_tokens"] = _ratio(sums["target_tokens"].sum(), sums["target_positions"].sum())
     for i, source in enumerate(sources):
         if sums["examples"][i]:
             numbers[f"{source}/loss"] = _ratio(sums["loss"][i], sums["weight"][i])
             numbers[f"{source}/accuracy"] = _ratio(sums["correct"][i], sums["accuracy_weight"][i])
             numbers[f"{source}/examples"] = float(sums["examples"][i])
+            useful, computed = sums["useful_tokens"][i], sums["computed_tokens"][i]
+            numbers[f"{source}/useful_tokens"] = _ratio(useful, computed)
     return numbers
+
+
+def total_sums(steps: Sequence[StepMetrics]) -> dict[str, np.ndarray]:
+    """The fields of `SourceSums`, added up over the steps: float64 [S]."""
+    return {
+        field.name: np.stack([getattr(step.sources, field.name) for step in steps]).sum(
+            0, dtype=np.float64
+        )
+        for field in dataclasses.fields(SourceSums)
+    }
 
 
 def check_source_ids(batch: Mapping[str, np.ndarray], sources: Sequence[str]) -> None:

@@ -38,6 +38,7 @@ from rt2_jax.training.checkpoints import (
     read_description,
 )
 from rt2_jax.training.description import RunDescription, check_fits
+from rt2_jax.training.flops import model_flops
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
 from rt2_jax.training.loop import Outcome, restore_or_init, train
 from rt2_jax.training.mesh import make_mesh
@@ -48,6 +49,7 @@ from rt2_jax.training.resampling import restore_resampled, stored_model, stored_
 from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
+from rt2_jax.training.watching import Watch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -169,6 +171,7 @@ def prepare(config: RunConfig) -> Run:
         tuple(names),
         np.array([config.loss_weight(task.info) for task in manifest.tasks]),
         np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
+        tokens_per_image=config.model.tokens_per_image,
     )
     initializer = train_state_initializer(model, partitioner, shapes, types, config.frozen)
     _check_statistics(initializer)
@@ -193,12 +196,20 @@ def prepare(config: RunConfig) -> Run:
     )
 
 
-def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: ()) -> Outcome:
+def execute(
+    run: Run,
+    logs: Callable[[int], Sequence[Log]] = lambda start_step: (),
+    *,
+    begin: float | None = None,
+    profile_steps: tuple[int, int] | None = None,
+) -> Outcome:
     """Trains, from the latest checkpoint of `model_dir` or from the beginning, to the end.
 
     Args:
       run: from `prepare`.
       logs: gives more logs for a run that starts at this step.
+      begin: when the program started, in seconds since 1970, for the ledger; None for now.
+      profile_steps: a trace from when so many steps were taken until so many were, see `Profiler`.
 
     Raises:
       ValueError: the latest or the initial checkpoint is damaged, or the latest is of another run;
@@ -214,6 +225,13 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
             read_description(before), str(before), may_change_data=config.may_change_data
         )
         check_optimizer(before, run.initializer)
+    watch = Watch(
+        directory,
+        begin=begin,
+        hang_timeout=config.loop.hang_timeout,
+        profile_steps=profile_steps,
+        count_flops=lambda: _flops(run),
+    )
     new = _new_state(run) if before is None else None
     first = jax.process_index() == 0
     with (
@@ -248,6 +266,7 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
             run.description.to_json(),
             run.rules.names,
             everything,
+            watch,
         )
 
 
@@ -294,6 +313,18 @@ def run_manifest(config: RunConfig) -> Manifest:
     if config.robot_only or not config.model.writes_text:
         return manifest.robots()
     return manifest
+
+
+def _flops(run: Run) -> float:
+    """Of a step's forward and backward pass."""
+    vocabulary, shapes = run.description.action_vocabulary, run.batch_shapes
+    features = run.model.features.items()
+    return model_flops(
+        run.config.model,
+        tuple((name, shapes[name], np.dtype(each[0]).name) for name, each in features),
+        run.initializer.frozen,
+        None if vocabulary is None else tuple(vocabulary.ids),
+    )
 
 
 def _load_manifest(config: RunConfig) -> Manifest:

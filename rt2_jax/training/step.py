@@ -108,7 +108,7 @@ def make_train_step(
         def summed_loss(trained: Any) -> tuple[jax.Array, SourceSums]:
             sums = model.example_sums(join_frozen(trained, kept), batch, rng)
             loss = jnp.sum(sums.cross_entropy + sums.z_loss)
-            return loss, SourceSums.of(sums, batch["source_id"], len(rules.names))
+            return loss, rules.sums(sums, batch)
 
         (loss, sources), grads = jax.value_and_grad(summed_loss, has_aux=True)(trained)
         return grads, loss, sources

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -83,14 +84,46 @@ def test_a_run_says_where_it_starts_and_ends_and_leaves_its_configuration(
     assert rt2_train("--gin.TRAIN_STEPS=3", "--gin.RANDOM_SEED=0") == 0
     output = capsys.readouterr().out
     assert f"going on from {tmp_path / 'run'}/checkpoint_2 to step 3" in output
-    assert "step 3/3  loss " in output
+    assert re.search(r"\nstep 3/3  [\d:]{8}  loss .*  tiny_arm .* MFLOP/s  left 0:00:00\n", output)
     assert output.endswith(f"done at step 3: {tmp_path / 'run'}/checkpoint_3\n")
+    assert "in 2 starts:\n  step " in output and "  lost " not in output
     assert "TRAIN_STEPS = 3" in (tmp_path / "run" / "config.gin").read_text()
+
+
+def test_a_report_is_of_a_folder_or_of_the_run_that_gin_files_describe(
+    rt2_train, trained, tiny_mixture, tmp_path, capsys
+):
+    shutil.copytree(trained, tmp_path / "run")
+    page = tmp_path / "run" / "report.html"
+    for call in (
+        lambda: main(["train", "--report", str(tmp_path / "run")]),
+        lambda: rt2_train("--report"),
+        lambda: main(
+            ["train", "--report", str(tiny_mixture.gin), f"--gin.MODEL_DIR={tmp_path / 'run'}"]
+        ),
+    ):
+        page.unlink(missing_ok=True)
+        assert call() == 0
+        assert capsys.readouterr().out == f"{page}\n"
+        assert "tiny_arm" in page.read_text()
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--report"], "--report: say of which run: its folder, or a gin file"),
+        (["--report=nowhere"], "there is no nowhere/metrics.jsonl"),
+        ([], "there is nothing to train: say what with --gin_file"),
+    ],
+)
+def test_a_report_of_nothing_and_a_run_without_a_gin_file_are_one_line(refused, flags, message):
+    assert message in refused(main(["train", *flags]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--profile_steps=7:7"], "found '7:7', expected A:B with A below B, as 20:25"),
         (["--gin.BATCHSIZE=3"], "--gin.BATCHSIZE=3: unknown macro BATCHSIZE; did you mean BATCH_"),
         (["--gin.RunConfig.data_sed=3"], "RunConfig.data_sed; did you mean RunConfig.data_seed?"),
         (["--gin.TRAIN_STEPS=ten"], "LoopConfig.total_steps: found 'ten', expected int"),

@@ -14,9 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-pytestmark = pytest.mark.slow
+from rt2_jax.training.meter import MEASURED
 
-TIMES = ("seconds_per_step", "examples_per_second", "data_wait")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def numbers(model_dir):
     """The lines of `metrics.jsonl` without what the clock says."""
     lines = (model_dir / "metrics.jsonl").read_text().splitlines()
     kept = [json.loads(line) for line in lines]
-    return [{key: value for key, value in line.items() if key not in TIMES} for line in kept]
+    return [{key: value for key, value in line.items() if key not in MEASURED} for line in kept]
 
 
 def state(model_dir, step):

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from rt2_jax.training.loop import LoopConfig, NotFiniteError
-
-MEASURED = {"seconds_per_step", "examples_per_second", "data_wait"}
+from rt2_jax.training.meter import MEASURED
 
 
 def numbers(directory):
@@ -44,9 +43,18 @@ def test_a_run_in_two_halves_equals_one_bit_for_bit(compiled, uninterrupted, tmp
 def test_the_numbers_are_per_source(uninterrupted):
     assert set(uninterrupted[1][0]) == {
         *("step", "skipped_steps", "loss", "gradient_norm", "learning_rate", "accuracy"),
-        *("robot/loss", "robot/accuracy", "robot/examples"),
-        *("web/loss", "web/accuracy", "web/examples"),
+        *("useful_tokens", "target_tokens"),
+        *("robot/loss", "robot/accuracy", "robot/examples", "robot/useful_tokens"),
+        *("web/loss", "web/accuracy", "web/examples", "web/useful_tokens"),
     }
+
+
+def test_the_clocks_numbers_are_there(compiled, tmp_path):
+    compiled.run(tmp_path, 1)
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    expected = {name for name in MEASURED if not name.startswith(("device_", "m"))}
+    assert expected <= set(json.loads(line))
+    assert json.loads(line)["host_memory_peak_bytes"] > 50e6
 
 
 def test_a_run_that_failed_between_checkpoints_goes_on_from_the_last(

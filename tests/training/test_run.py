@@ -16,6 +16,7 @@ from rt2_jax.models.rt1.config import EfficientNetConfig, RT1Config
 from rt2_jax.training.checkpoints import find_checkpoint
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
+from rt2_jax.training.meter import MEASURED
 from rt2_jax.training.report import data_table
 from rt2_jax.training.run import execute, prepare
 from rt2_jax.training.step import StepConfig
@@ -42,8 +43,7 @@ def digests(directory):
 
 def lines(directory):
     found = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds_per_step", "examples_per_second", "data_wait")
-    return [{key: value for key, value in line.items() if key not in clock} for line in found]
+    return [{key: value for key, value in line.items() if key not in MEASURED} for line in found]
 
 
 def saved(directory, step):

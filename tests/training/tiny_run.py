@@ -106,7 +106,7 @@ class Compiled:
             model, self.initializer, self.partitioner, rate, SourceRules(tuple(SOURCES))
         )
 
-    def run(self, directory, total_steps, batches=None, logs=(), **config):
+    def run(self, directory, total_steps, batches=None, logs=(), watch=None, **config):
         """One start of a run; a number for every step goes to `metrics.jsonl`."""
         config = {"log_period": 1, "save_period": 3, **config}
         batches = batches or Batches()
@@ -122,6 +122,7 @@ class Compiled:
                 {"model": "tiny"},
                 SOURCES,
                 [jsonl, *logs],
+                watch,
             )
 
 
