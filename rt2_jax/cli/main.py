@@ -20,7 +20,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -102,8 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(
             "rt2", f"unknown verb {name!r}{_nearest(name, VERBS)} (verbs: {', '.join(VERBS)})"
         )
+    return answered(name, lambda: _run(name, arguments))
+
+
+def answered(name: str | None, verb: Callable[[], int]) -> int:
+    """Does what a verb does; the exit status, after one line where it was bad input."""
     try:
-        status = _run(name, arguments)
+        status = verb()
         sys.stdout.flush()  # a reader that has gone is noticed here, not after the last line
         return status
     except KeyboardInterrupt:

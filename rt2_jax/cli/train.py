@@ -8,9 +8,12 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-NOT_FINITE = 1  # the run gave up; its latest checkpoint is whole
-STOPPED = 143  # as a process that SIGTERM ended; the run is saved and goes on when started again
+from rt2_jax.training import exits
+
+if TYPE_CHECKING:
+    from rt2_jax.training.hosts import Hosts
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -19,8 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "train",
         description=__doc__,
         epilog="--gin.NAME=VALUE sets a macro, --gin.CLASS.parameter=VALUE a parameter; a value "
-        "that is no gin literal is text. Exit status 143: stopped by SIGTERM, saved; 1: the loss "
-        "stayed not finite.",
+        "that is no gin literal is text. Exit status 0: done; 2: bad input; 3: the loss stayed not "
+        "finite; 75: a host or a worker was lost, start all hosts again; 143: stopped by SIGTERM or "
+        "a notice of preemption, saved; 1: a mistake in the program.",
     )
     parser.add_argument(
         "--gin-file",
@@ -51,6 +55,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--coordinator-address", help="of process 0, HOST:PORT, on many hosts")
     parser.add_argument("--process-count", type=int, help="with --coordinator-address")
     parser.add_argument("--process-index", type=int, help="with --coordinator-address")
+    parser.add_argument(
+        "--multihost",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto looks for GKE, TPU VMs, SLURM and Open MPI (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--host-timeout",
+        type=int,
+        default=100,
+        help="seconds without a sign of life after which a process is lost (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=int,
+        default=300,
+        help="seconds that processes wait for each other at the start (default: %(default)s)",
+    )
     parse = parser.parse_known_args
 
     def parse_known_args(args=None, namespace=None):  # type: ignore[no-untyped-def]
@@ -61,13 +83,53 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Prepares the run, prints what it is, trains; returns the exit status."""
+    from rt2_jax.training.hosts import Hosts
+
+    hosts = Hosts(
+        args.coordinator_address,
+        args.process_count,
+        args.process_index,
+        detect=args.multihost == "auto",
+        timeout=args.host_timeout,
+        start_timeout=args.start_timeout,
+    )
+    if args.dry_run or not hosts.may_be_many:
+        return _train(args, None)
+    from rt2_jax.cli.main import answered
+    from rt2_jax.training.guard import guarded
+
+    return guarded(lambda: answered("train", lambda: _train(args, hosts)), "rt2 train")
+
+
+def _train(args: argparse.Namespace, hosts: Hosts | None) -> int:
     import jax
+
+    from rt2_jax.training.hosts import leave_together, lost_peer, start
 
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", args.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if args.coordinator_address:
-        jax.distributed.initialize(args.coordinator_address, args.process_count, args.process_index)
+    try:
+        if hosts is not None and (found := start(hosts)) is not None:
+            print(f"rt2 train: {found}", file=sys.stderr, flush=True)
+        status = _prepare_and_execute(args)
+    except Exception as error:
+        retryable = lost_peer(error) or error
+        if not isinstance(retryable, (exits.RetryableError, ChildProcessError)):
+            raise
+        print(
+            f"rt2 train: error: {retryable}; what was saved is whole, start all processes again",
+            file=sys.stderr,
+        )
+        return exits.RETRYABLE
+    if hosts is not None:
+        leave_together()
+    return status
+
+
+def _prepare_and_execute(args: argparse.Namespace) -> int:
+    import jax
+
     from rt2_jax.models.parts import model_parts
     from rt2_jax.training import report
     from rt2_jax.training.gin_files import load_model_config, load_run_config
@@ -113,7 +175,7 @@ def run(args: argparse.Namespace) -> int | None:
         outcome = execute(prepared, logs)
     except NotFiniteError as error:
         print(f"rt2 train: error: {config.model_dir}: {error}", file=sys.stderr)
-        return NOT_FINITE
+        return exits.NOT_FINITE
     finally:
         for each in bar:
             each.__exit__(None, None, None)
@@ -123,7 +185,7 @@ def run(args: argparse.Namespace) -> int | None:
             f"{'stopped' if outcome.stopped else 'done'} at step {step}: "
             f"{pathlib.Path(config.model_dir) / f'checkpoint_{step}'}"
         )
-    return STOPPED if outcome.stopped else 0
+    return exits.PREEMPTED if outcome.stopped else exits.DONE
 
 
 def _say_start(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -18,6 +16,7 @@ from rt2_jax.training.logs import Log
 from rt2_jax.training.metrics import StepMetrics, check_source_ids, summarize
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.step import TrainStep
+from rt2_jax.training.stopping import stop_requests
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
 
 
@@ -73,7 +72,7 @@ class Outcome:
 
     Attributes:
       state: the last; it is saved.
-      stopped: SIGTERM came before `total_steps`.
+      stopped: SIGTERM, or a notice of preemption, came before `total_steps`.
     """
 
     state: TrainState
@@ -110,7 +109,7 @@ def train(
     sources: Sequence[str],
     logs: Sequence[Log] = (),
 ) -> Outcome:
-    """Takes steps until `total_steps` or SIGTERM, then saves.
+    """Takes steps until `total_steps` or until it is to stop (`stop_requests`), then saves.
 
     Args:
       config: lengths and periods.
@@ -132,11 +131,11 @@ def train(
     rng = jax.random.fold_in(jax.random.key(config.seed), 1)
     meter = _Meter(config, sources, logs)
     pending: StepMetrics | None = None
-    with _sigterm() as stopped:
+    with stop_requests() as stop:
         if config.save_first and step == 0 and saved_step is None:
             checkpoints.save(state, batches.get_state(), description)
             saved_step = step
-        while step < config.total_steps and not stopped.is_set():
+        while step < config.total_steps and not stop(step):
             with meter.waiting_for_data():
                 batch = next(batches)
             check_source_ids(batch, sources)
@@ -200,14 +199,3 @@ class _Meter:
         for log in self._logs:
             log.write(step, numbers)
         self._steps, self._begin, self._waited = [], time.perf_counter(), 0.0
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, while this lasts; the program then ends by itself."""
-    received = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -28,6 +28,7 @@ from rt2_jax.models.config import FREE_FIELDS
 from rt2_jax.models.config_json import config_to_json
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.training.agreement import check_agreement, digests
 from rt2_jax.training.checkpoints import (
     Checkpoints,
     check_optimizer,
@@ -234,13 +235,16 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
       logs: gives more logs for a run that starts at this step.
 
     Raises:
-      ValueError: the latest or the initial checkpoint is damaged, or the latest is of another run;
-        nothing was written.
+      ValueError: the latest or the initial checkpoint is damaged, or the latest is of another run,
+        or the hosts are not about to do the same; nothing was written.
       FileNotFoundError: the latest checkpoint is not whole.
       OSError: another process trains in `model_dir`.
       NotFiniteError: see `LoopConfig.max_skipped_in_a_row`.
     """
     config, directory = run.config, pathlib.Path(run.config.model_dir)
+    check_agreement(
+        digests(config, manifest=run.manifest.hash, vocabulary=run.description.tokenizer.hash)
+    )
     before = _latest_in(directory)
     if before is not None:
         run.description.check_same(

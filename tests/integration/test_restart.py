@@ -1,12 +1,8 @@
 """`python -m rt2_jax.train` in real processes: killed and started again; two that train as one."""
 
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -17,37 +13,6 @@ import pytest
 pytestmark = pytest.mark.slow
 
 TIMES = ("seconds_per_step", "examples_per_second", "data_wait")
-
-
-@pytest.fixture(scope="module")
-def compiled_programs(tmp_path_factory):
-    """Where the processes keep their compiled programs, so that a restart is quick."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture
-def start(tiny_mixture, compiled_programs):
-    """Starts the command on some devices; its output is a pipe."""
-
-    def make(model_dir, *flags, devices=1):
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "rt2_jax.train", f"--gin_file={tiny_mixture.gin}"),
-                *(f"--gin.MODEL_DIR={model_dir}", f"--compilation_cache={compiled_programs}"),
-                *flags,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={
-                **os.environ,
-                "JAX_PLATFORMS": "cpu",
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            },
-        )
-
-    return make
 
 
 def finish(process):
@@ -107,25 +72,15 @@ def test_killed_at_random_steps_a_run_ends_bit_for_bit_as_one_that_was_not(
         assert np.array_equal(found, expected), jax.tree_util.keystr(name)
 
 
-def test_two_processes_give_the_losses_of_one_and_go_on_together(start, tmp_path):
+def test_two_processes_give_the_losses_of_one_and_go_on_together(start, together, tmp_path):
     flags = ("--gin.LearningRate.steps_per_cycle=6",)
     with start(tmp_path / "one", *flags, devices=2) as process:
         finish(process)
     for steps in (4, 6):
-        together(start, tmp_path / "two", *flags, f"--gin.TRAIN_STEPS={steps}")
+        processes = together(tmp_path / "two", *flags, f"--gin.TRAIN_STEPS={steps}")
+        assert "done at step" in finish(processes[0])
+        assert "done at step" not in finish(processes[1])  # one of them speaks
     assert_losses_within_float_noise(numbers(tmp_path / "two"), numbers(tmp_path / "one"))
-
-
-def together(start, model_dir, *flags):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags += (f"--coordinator_address=127.0.0.1:{port}", "--process_count=2")
-    first = start(model_dir, *flags, "--process_index=0")
-    second = start(model_dir, *flags, "--process_index=1")
-    with first, second:
-        assert "done at step" in finish(first)
-        assert "done at step" not in finish(second)  # one of them speaks
 
 
 def test_eight_devices_give_the_losses_of_one(start, tmp_path):
