@@ -23,8 +23,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description=__doc__,
         epilog="--gin.NAME=VALUE sets a macro, --gin.CLASS.parameter=VALUE a parameter; a value "
         "that is no gin literal is text. Exit status 0: done; 2: bad input; 3: the loss stayed not "
-        "finite; 75: a host or a worker was lost, start all hosts again; 143: stopped by SIGTERM or "
-        "a notice of preemption, saved; 1: a mistake in the program.",
+        "finite; 75: a host or a worker was lost, start all again; 143: stopped by SIGTERM or a "
+        "notice of preemption, saved; 1: a mistake in the program.",
     )
     parser.add_argument(
         "--gin-file",

@@ -7,7 +7,7 @@ import json
 import pathlib
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -16,11 +16,16 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 from rt2_jax.training.freezing import check_same_frozen
+from rt2_jax.training.keeping import KeepBest, preservation_policy
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
 
 PREFIX = "checkpoint"
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 STATE, DATASET, DESCRIPTION, PARAMS = "state", "dataset", "rt2", "params"
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; those before it are whole."""
 
 
 class Checkpoints:
@@ -32,7 +37,11 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: pathlib.Path, keep: int | None = None, keep_period: int | None = None
+        self,
+        directory: pathlib.Path,
+        keep: int | None = None,
+        keep_period: int | None = None,
+        keep_best: KeepBest | None = None,
     ) -> None:
         """Opens or makes the directory.
 
@@ -40,6 +49,7 @@ class Checkpoints:
           directory: of the run.
           keep: so many of the latest are kept; None: all.
           keep_period: those whose step is a multiple of it are always kept.
+          keep_best: the best of a metric are kept, too.
         """
         self.directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
@@ -47,8 +57,7 @@ class Checkpoints:
             item_names=(STATE, DATASET, DESCRIPTION),
             options=ocp.CheckpointManagerOptions(
                 step_prefix=PREFIX,
-                max_to_keep=keep,
-                keep_period=keep_period,
+                preservation_policy=preservation_policy(keep, keep_period, keep_best),
                 cleanup_tmp_directories=True,
             ),
         )
@@ -62,7 +71,24 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._manager.close()
+        with contextlib.ExitStack() as stack:
+            if error is not None:  # It says more than what closing may find.
+                stack.enter_context(contextlib.suppress(Exception))
+            with self._writing():
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except SaveError:
+            raise
+        except Exception as error:  # Orbax, TensorStore and the system have no error in common.
+            reason = textwrap.shorten(str(error), 300) or "no reason given"
+            raise SaveError(
+                f"{self.directory}: a checkpoint could not be written ({type(error).__name__}: "
+                f"{reason}); is the disk full? Those before it are whole: make room and start again"
+            ) from error
 
     @property
     def latest_step(self) -> int | None:
@@ -81,17 +107,17 @@ class Checkpoints:
 
         Raises:
           ValueError: there is one of this step or of a later one.
+          SaveError: the one before could not be written, or this one cannot.
         """
-        saved = self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                **{
-                    STATE: ocp.args.PyTreeSave(state.state_dict()),
-                    DATASET: ocp.args.JsonSave(dict(dataset)),
-                    DESCRIPTION: ocp.args.JsonSave(dict(description)),
-                }
-            ),
+        items = ocp.args.Composite(
+            **{
+                STATE: ocp.args.PyTreeSave(state.state_dict()),
+                DATASET: ocp.args.JsonSave(dict(dataset)),
+                DESCRIPTION: ocp.args.JsonSave(dict(description)),
+            }
         )
+        with self._writing():
+            saved = self._manager.save(int(state.step), args=items)
         if not saved:
             raise ValueError(
                 f"{self._manager.directory}: step {int(state.step)} was not saved, since there is "
@@ -102,9 +128,10 @@ class Checkpoints:
         """Until everything is written.
 
         Raises:
-          Exception: whatever writing failed with.
+          SaveError: writing failed.
         """
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def restore(
         self, abstract: TrainState, step: int | None = None

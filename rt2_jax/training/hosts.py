@@ -152,5 +152,3 @@ def lost_peer(error: BaseException) -> LostPeerError | None:
         return None
     reason = " ".join(str(error).split())[:200]
     return LostPeerError(f"another process of this run has ended or cannot be reached ({reason})")
-
-
