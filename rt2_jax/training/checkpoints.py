@@ -15,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
+from rt2_jax.training.fingerprints import changed, fingerprints
 from rt2_jax.training.freezing import check_same_frozen
 from rt2_jax.training.keeping import KeepBest, preservation_policy
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
@@ -22,6 +23,7 @@ from rt2_jax.training.train_state import TrainState, TrainStateInitializer
 PREFIX = "checkpoint"
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 STATE, DATASET, DESCRIPTION, PARAMS = "state", "dataset", "rt2", "params"
+FINGERPRINTS = "fingerprints"  # of the arrays; a checkpoint written before it has none
 
 
 class SaveError(OSError):
@@ -29,11 +31,12 @@ class SaveError(OSError):
 
 
 class Checkpoints:
-    """The checkpoints of one run: `<directory>/checkpoint_<step>/` with three items.
+    """The checkpoints of one run: `<directory>/checkpoint_<step>/` with four items.
 
     `state` is `TrainState.state_dict()`, as T5X writes it; `dataset` is where the data stands, as
-    JSON; `rt2` describes what was trained, as JSON. A checkpoint is written under another name and
-    renamed when all of it is there. Writing goes on in the background.
+    JSON; `rt2` describes what was trained, as JSON; `fingerprints` tell whether numbers have
+    changed. A checkpoint is written under another name and renamed when all of it is there. Writing
+    goes on in the background.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_names=(STATE, DATASET, DESCRIPTION),
+            item_names=(STATE, DATASET, DESCRIPTION, FINGERPRINTS),
             options=ocp.CheckpointManagerOptions(
                 step_prefix=PREFIX,
                 preservation_policy=preservation_policy(keep, keep_period, keep_best),
@@ -109,9 +112,11 @@ class Checkpoints:
           ValueError: there is one of this step or of a later one.
           SaveError: the one before could not be written, or this one cannot.
         """
+        tree = state.state_dict()
         items = ocp.args.Composite(
             **{
-                STATE: ocp.args.PyTreeSave(state.state_dict()),
+                FINGERPRINTS: ocp.args.JsonSave(fingerprints(tree)),
+                STATE: ocp.args.PyTreeSave(tree),
                 DATASET: ocp.args.JsonSave(dict(dataset)),
                 DESCRIPTION: ocp.args.JsonSave(dict(description)),
             }
@@ -332,7 +337,7 @@ def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = S
     _check_weights(path, {name: metadata.get(name, {}) for name in abstract}, abstract)
     with ocp.PyTreeCheckpointer() as checkpointer:
         try:
-            return checkpointer.restore(
+            restored = checkpointer.restore(
                 path / item,
                 args=ocp.args.PyTreeRestore(
                     item=abstract,
@@ -342,6 +347,25 @@ def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = S
             )
         except Exception as error:
             raise _damaged(path, error) from error
+    if item == STATE and (path / FINGERPRINTS).is_dir():
+        # Arrays that are restored with another dtype have other bits.
+        kept = {
+            name: value
+            for name, value in _read_json(path, FINGERPRINTS).items()
+            if _same_dtype(name, metadata, restored)
+        }
+        if names := changed(restored, kept):
+            raise _damaged(path, ValueError(f"other numbers than were saved in {', '.join(names)}"))
+    return restored
+
+
+def _same_dtype(name: str, *trees: Any) -> bool:
+    dtypes = []
+    for tree in trees:
+        for key in name.split("/"):
+            tree = tree.get(key) if isinstance(tree, Mapping) else None
+        dtypes.append(getattr(tree, "dtype", None))
+    return dtypes[0] == dtypes[1]
 
 
 def _check_weights(

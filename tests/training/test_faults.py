@@ -51,6 +51,26 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(full_disk, t
     np.testing.assert_array_equal(found.params["kernel"], make_state(1).params["kernel"])
 
 
+def test_bytes_that_changed_in_any_file_are_never_read_as_other_numbers(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1), {}, {})
+    draw, refused = np.random.default_rng(0), 0
+    data = [path for path in (tmp_path / "checkpoint_1" / "state").rglob("d/*") if path.is_file()]
+    largest = max(data, key=lambda path: path.stat().st_size)
+    whole = largest.read_bytes()
+    for _ in range(4):
+        place = int(draw.integers(len(whole)))
+        largest.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            found = restored(tmp_path)
+        except ValueError as error:
+            assert "checkpoint_1: the checkpoint is damaged" in str(error)
+            refused += 1
+        else:
+            np.testing.assert_array_equal(found.params["kernel"], make_state(1).params["kernel"])
+    assert refused
+
+
 def test_a_data_worker_that_is_killed_ends_the_run_and_does_not_hang(run_config):
     from rt2_jax.benchmarks.processes import family
     from rt2_jax.training.run import prepare

@@ -10,7 +10,9 @@ import tensorstore
 from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rt2_jax.training.run import _new_state, prepare
+from rt2_jax.training.checkpoints import restore_params
+from rt2_jax.training.initial_state import find_initial, plan_initial_state
+from rt2_jax.training.run import execute, prepare
 from rt2_jax.training.t5x_checkpoint import find_t5x_checkpoint, open_weights
 
 HOSTILE = "import os\nfrom __gin__ import dynamic_registration\nos.abort()\n"
@@ -78,28 +80,49 @@ def t5x_run(request, state, tmp_path_factory):
     return folder
 
 
-def begin(run, folder, **changes):
-    config = dataclasses.replace(run.config, initial_checkpoint=str(folder), **changes)
-    return _new_state(prepare(config))
+@pytest.fixture(scope="module")
+def begin(run):
+    """The state of a run that begins with a checkpoint."""
+    new = run.initializer.init(jax.random.key(0))
+
+    def make(folder, **changes):
+        config = dataclasses.replace(run.config, initial_checkpoint=str(folder), **changes)
+        plan = plan_initial_state(config, find_initial(config), run.initializer.abstract)
+        return plan.restore(new, run.initializer.abstract)
+
+    return make
 
 
 def assert_same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), expected)
 
 
-def test_the_parameters_begin_a_run_and_gin_beside_them_is_not_read(run, state, t5x_run):
-    begun = begin(run, t5x_run)
+def test_the_parameters_begin_a_run_and_gin_beside_them_is_not_read(begin, state, t5x_run):
+    begun = begin(t5x_run)
     assert_same(begun.params, state["target"])
     assert int(begun.step) == 0
     moments = jax.tree.leaves(begun.state_dict()["state"]["param_states"])
     assert not any(np.any(each) for each in moments)
 
 
-def test_the_optimizer_comes_along_on_request_and_the_step_does_not(run, state, t5x_run):
-    begun = begin(run, t5x_run / "checkpoint_7", restore_optimizer=True).state_dict()
+def test_the_optimizer_comes_along_on_request_and_the_step_does_not(begin, state, t5x_run):
+    begun = begin(t5x_run / "checkpoint_7", restore_optimizer=True).state_dict()
     assert_same(begun["target"], state["target"])
     assert_same(begun["state"]["param_states"], state["state"]["param_states"])
     assert int(begun["state"]["step"]) == 0
+
+
+@pytest.mark.slow
+def test_a_whole_run_begins_with_one(run, state, tmp_path):
+    write_legacy(tmp_path / "checkpoint_7", state)
+    loop = dataclasses.replace(run.config.loop, total_steps=1, save_first=True)
+    directory = tmp_path / "run"
+    config = dataclasses.replace(
+        run.config, model_dir=str(directory), loop=loop, initial_checkpoint=str(tmp_path)
+    )
+    execute(prepare(config))
+    first = restore_params(directory / "checkpoint_0", run.initializer.abstract.params)
+    assert_same(first, state["target"])
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +137,9 @@ def partial(state, tmp_path_factory):
     return folder
 
 
-def test_every_weight_without_its_place_is_named_and_nothing_begins(run, partial):
+def test_every_weight_without_its_place_is_named_and_nothing_begins(begin, partial):
     with pytest.raises(ValueError, match="not every weight has its place") as refused:
-        begin(run, partial)
+        begin(partial)
     for line in (
         "missing: target/token_embedder/embedding",
         "missing: target/decoder/decoder_norm/scale",
@@ -128,10 +151,10 @@ def test_every_weight_without_its_place_is_named_and_nothing_begins(run, partial
 
 
 def test_a_partial_checkpoint_is_mapped_and_the_rest_is_new_and_reported(
-    run, state, partial, caplog
+    begin, state, partial, caplog
 ):
     names = (("target/token_embedder/embedding", "target/old/embedding"),)
-    begun = begin(run, partial, assignment_map=names, strict_restore=False)
+    begun = begin(partial, assignment_map=names, strict_restore=False)
     embedding = begun.params["token_embedder"]["embedding"]
     np.testing.assert_array_equal(embedding, state["target"]["token_embedder"]["embedding"])
     np.testing.assert_array_equal(begun.params["decoder"]["decoder_norm"]["scale"], 1.0)
