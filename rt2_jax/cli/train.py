@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int | None:
 def _train(args: argparse.Namespace, hosts: Hosts | None) -> int:
     import jax
 
-    from rt2_jax.training.hosts import leave_together, lost_peer, start
+    from rt2_jax.training.distributed import leave_together, lost_peer, start
 
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", args.compilation_cache)

@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import rt2_jax
-from rt2_jax.training.hosts import leave_together
+from rt2_jax.training.distributed import leave_together
 
 _NAME_BYTES = 64
 

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rt2_jax.training.fingerprints import changed, fingerprints
+from rt2_jax.training.mesh import MeshShape, make_mesh
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool", "uint8"])
@@ -21,6 +22,6 @@ def test_any_change_or_exchange_is_seen(dtype):
 
 def test_how_an_array_is_laid_out_does_not_matter():
     array = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
-    mesh = jax.make_mesh((4, 2), ("a", "b"))
-    divided = jax.device_put(array, NamedSharding(mesh, PartitionSpec("a", "b")))
+    mesh = make_mesh(MeshShape(fsdp=4, tensor=2, data=1))
+    divided = jax.device_put(array, NamedSharding(mesh, PartitionSpec("fsdp", "tensor")))
     assert fingerprints({"x": divided}) == fingerprints({"x": jnp.asarray(array)})
