@@ -21,6 +21,8 @@ import tensorstore
 from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from rt2_jax.training.checkpoints import DESCRIPTION, FINGERPRINTS
+
 _LEGACY, _STATE = "checkpoint", "state"
 
 
@@ -74,7 +76,17 @@ def open_weights(path: pathlib.Path) -> StoredWeights:
 
 
 def _is_t5x(path: pathlib.Path) -> bool:
-    return (path / _LEGACY).is_file() or ((path / _STATE).is_dir() and not (path / "rt2").exists())
+    if (path / _LEGACY).is_file():
+        return True
+    return (path / _STATE).is_dir() and not _is_ours(path)
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+    """Whether this project wrote it, also where what says so has gone: then it is not whole."""
+    listed = path / "_CHECKPOINT_METADATA"
+    if listed.is_file() and f'"{DESCRIPTION}"' in listed.read_text(errors="replace"):
+        return True
+    return any((path / name).exists() for name in (DESCRIPTION, FINGERPRINTS))
 
 
 def _open_legacy(path: pathlib.Path) -> StoredWeights:

@@ -1,8 +1,10 @@
 """Checkpoints of T5X begin a run: both layouts, in part, and without running what lies in them."""
 
 import dataclasses
+import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -10,10 +12,11 @@ import tensorstore
 from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rt2_jax.training.checkpoints import restore_params
+from rt2_jax.training.checkpoints import Checkpoints, restore_params
 from rt2_jax.training.initial_state import find_initial, plan_initial_state
 from rt2_jax.training.run import execute, prepare
 from rt2_jax.training.t5x_checkpoint import find_t5x_checkpoint, open_weights
+from rt2_jax.training.train_state import TrainState
 
 HOSTILE = "import os\nfrom __gin__ import dynamic_registration\nos.abort()\n"
 
@@ -169,6 +172,15 @@ def test_an_array_outside_the_checkpoint_is_refused(tmp_path):
     assert find_t5x_checkpoint(tmp_path) == tmp_path
     with pytest.raises(ValueError, match="expected a zarr array in a folder of the checkpoint"):
         open_weights(tmp_path)
+
+
+def test_one_of_ours_that_is_not_whole_does_not_pass_for_one_of_t5x(tmp_path):
+    state = TrainState(jnp.int32(1), {"a": jnp.ones(2)}, {})
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, {}, {})
+    for name in ("rt2", "fingerprints"):
+        shutil.rmtree(tmp_path / "checkpoint_1" / name)
+    assert find_t5x_checkpoint(tmp_path) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04no msgpack", b"cos\nabort\n(tR."])
