@@ -21,7 +21,7 @@ import tensorstore
 from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rt2_jax.training.checkpoints import DESCRIPTION, FINGERPRINTS
+from rt2_jax.training.checkpoints import DESCRIPTION, FINGERPRINTS, PARAMS
 
 _LEGACY, _STATE = "checkpoint", "state"
 
@@ -60,7 +60,9 @@ def find_t5x_checkpoint(path: str | pathlib.Path) -> pathlib.Path | None:
 
 
 def open_weights(path: pathlib.Path) -> StoredWeights:
-    """The weights of a checkpoint with T5X's tree: T5X's own, in both layouts, or this project's.
+    """The weights of a checkpoint with T5X's tree.
+
+    T5X's own, in both layouts, or this project's, of parameters alone too.
 
     Raises:
       FileNotFoundError: it is none.
@@ -69,7 +71,9 @@ def open_weights(path: pathlib.Path) -> StoredWeights:
     if (path / _LEGACY).is_file():
         return _open_legacy(path)
     if (path / _STATE).is_dir():
-        return _open_orbax(path)
+        return _open_orbax(path, _STATE, "")
+    if (path / PARAMS).is_dir():
+        return _open_orbax(path, PARAMS, "target/")
     raise FileNotFoundError(
         f"{path}: no checkpoint in T5X's layout: neither a file {_LEGACY!r} nor a folder {_STATE!r}"
     )
@@ -149,24 +153,25 @@ def _read_parts(
         raise _damaged(path, error, name) from error
 
 
-def _open_orbax(path: pathlib.Path) -> StoredWeights:
+def _open_orbax(path: pathlib.Path, item: str, prefix: str) -> StoredWeights:
     try:
         with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-            tree = handler.metadata(path / _STATE).tree
+            tree = handler.metadata(path / item).tree
     except Exception as error:
         raise _damaged(path, error) from error
     weights = {
-        name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
+        prefix + name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
         for name, leaf in flatten_dict(tree, sep="/").items()
         if hasattr(leaf, "shape")
     }
 
     def read(wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        abstract = unflatten_dict(dict(wanted), sep="/")
+        flat = {name.removeprefix(prefix): leaf for name, leaf in wanted.items()}
+        abstract = unflatten_dict(flat, sep="/")
         with ocp.PyTreeCheckpointer() as checkpointer:
             try:
                 found = checkpointer.restore(
-                    path / _STATE,
+                    path / item,
                     args=ocp.args.PyTreeRestore(
                         item=abstract,
                         restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
@@ -175,7 +180,7 @@ def _open_orbax(path: pathlib.Path) -> StoredWeights:
                 )
             except Exception as error:
                 raise _damaged(path, error) from error
-        return flatten_dict(found, sep="/")
+        return {prefix + name: leaf for name, leaf in flatten_dict(found, sep="/").items()}
 
     return StoredWeights(path, weights, read)
 

@@ -165,6 +165,18 @@ def test_a_partial_checkpoint_is_mapped_and_the_rest_is_new_and_reported(
     assert "not expected: target/text_head/kernel" in caplog.text
 
 
+def test_parameters_alone_are_read_too(state, tmp_path):
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "params", state["target"])
+    stored = open_weights(tmp_path)
+    name = "target/decoder/decoder_norm/scale"
+    wanted = jnp.zeros(stored.weights[name].shape)
+    read = stored.read(
+        {name: jax.ShapeDtypeStruct(wanted.shape, "float32", sharding=wanted.sharding)}
+    )
+    np.testing.assert_array_equal(read[name], state["target"]["decoder"]["decoder_norm"]["scale"])
+
+
 def test_an_array_outside_the_checkpoint_is_refused(tmp_path):
     spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": "../../secret/"}}
     tree = {"version": 3, "optimizer": {"target": {"a": spec}}}
