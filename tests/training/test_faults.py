@@ -1,6 +1,7 @@
 """What breaks ends a run with one clear reason, and what was saved before is whole."""
 
 import os
+import pathlib
 import resource
 import signal
 
@@ -77,8 +78,9 @@ def test_a_data_worker_that_is_killed_ends_the_run_and_does_not_hang(run_config)
 
     with prepare(run_config(workers=1)).batches() as batches:
         next(batches)
-        for worker in set(family(os.getpid())) - {os.getpid()}:
-            os.kill(worker, signal.SIGKILL)
+        for process in family(os.getpid()):
+            if b"spawn_main" in pathlib.Path(f"/proc/{process}/cmdline").read_bytes():
+                os.kill(process, signal.SIGKILL)
         with pytest.raises(ChildProcessError, match="a data worker has ended before batch"):
             for _ in range(20):
                 next(batches)
