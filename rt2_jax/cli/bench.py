@@ -27,6 +27,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     data.add_argument("--json", metavar="F", help="writes the results there, too")
     data.set_defaults(do=_data)
+    save = verbs.add_parser(
+        "save",
+        help="what a step costs while a checkpoint is written",
+        description="Takes steps with and without a save at their beginning, in turn.",
+    )
+    save.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    save.add_argument(
+        "--steps", type=int, default=10, help="between two saves (default: %(default)s)"
+    )
+    save.add_argument(
+        "--megabytes", type=int, default=500, help="of the state (default: %(default)s)"
+    )
+    save.add_argument("--json", metavar="F", help="writes the results there, too")
+    save.set_defaults(do=_save)
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -39,6 +53,15 @@ def _data(args: argparse.Namespace) -> None:
 
     check_writable(args.json)
     found = measure(Settings(args.rounds, args.records, args.size, args.batches), _report)
+    print(table(found))
+    write_json(args.json, found)
+
+
+def _save(args: argparse.Namespace) -> None:
+    from rt2_jax.benchmarks.save import Settings, measure, table
+
+    check_writable(args.json)
+    found = measure(Settings(args.rounds, args.steps, args.megabytes), _report)
     print(table(found))
     write_json(args.json, found)
 

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rt2_jax.cli.gin_flags import add_gin_flags
+from rt2_jax.training import exits
 
 if TYPE_CHECKING:
+    from rt2_jax.training.hosts import Hosts
     from rt2_jax.training.run_config import RunConfig
-
-NOT_FINITE = 1  # the run gave up; its latest checkpoint is whole
-MISSING = 2  # of a dry run, as of any other bad input
-STOPPED = 143  # as a process that SIGTERM ended; the run is saved and goes on when started again
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -25,8 +23,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "train",
         description=__doc__,
         epilog="--gin.NAME=VALUE sets a macro, --gin.CLASS.parameter=VALUE a parameter; a value "
-        "that is no gin literal is text. Exit status 143: stopped by SIGTERM, saved; 75: no step "
-        "ended for too long, start it again; 1: the loss stayed not finite.",
+        "that is no gin literal is text. Exit status 0: done; 2: bad input; 3: the loss stayed not "
+        "finite; 75: a host or a worker was lost, or no step ended for too long, start all again; "
+        "143: stopped by SIGTERM or a notice of preemption, saved; 1: a mistake in the program.",
     )
     add_gin_flags(parser)
     parser.add_argument(
@@ -72,6 +71,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--coordinator-address", help="of process 0, HOST:PORT, on many hosts")
     parser.add_argument("--process-count", type=int, help="with --coordinator-address")
     parser.add_argument("--process-index", type=int, help="with --coordinator-address")
+    parser.add_argument(
+        "--multihost",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto looks for GKE, TPU VMs, SLURM and Open MPI (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--host-timeout",
+        type=int,
+        default=100,
+        help="seconds without a sign of life after which a process is lost (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=int,
+        default=300,
+        help="seconds that processes wait for each other at the start (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -80,7 +97,28 @@ def run(args: argparse.Namespace) -> int | None:
         raise ValueError("there is nothing to train: say what with --gin_file")
     if args.report is not None:
         return _report(args)
+    from rt2_jax.training.hosts import Hosts
+
+    hosts = Hosts(
+        args.coordinator_address,
+        args.process_count,
+        args.process_index,
+        detect=args.multihost == "auto",
+        timeout=args.host_timeout,
+        start_timeout=args.start_timeout,
+    )
+    if args.dry_run or not hosts.may_be_many:
+        return _train(args, None)
+    from rt2_jax.cli.main import answered
+    from rt2_jax.training.guard import guarded
+
+    return guarded(lambda: answered("train", lambda: _train(args, hosts)), "rt2 train")
+
+
+def _train(args: argparse.Namespace, hosts: Hosts | None) -> int:
     import jax
+
+    from rt2_jax.training.distributed import leave_together, lost_peer, start
 
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", args.compilation_cache)
@@ -90,8 +128,27 @@ def run(args: argparse.Namespace) -> int | None:
             raise ValueError(f"--devices {args.devices}: expected 1 or more, and --dry-run")
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", args.devices)
-    if args.coordinator_address:
-        jax.distributed.initialize(args.coordinator_address, args.process_count, args.process_index)
+    try:
+        if hosts is not None and (found := start(hosts)) is not None:
+            print(f"rt2 train: {found}", file=sys.stderr, flush=True)
+        status = _prepare_and_execute(args)
+    except Exception as error:
+        retryable = lost_peer(error) or error
+        if not isinstance(retryable, (exits.RetryableError, ChildProcessError)):
+            raise
+        print(
+            f"rt2 train: error: {retryable}; what was saved is whole, start all processes again",
+            file=sys.stderr,
+        )
+        return exits.RETRYABLE
+    if hosts is not None:
+        leave_together()
+    return status
+
+
+def _prepare_and_execute(args: argparse.Namespace) -> int:
+    import jax
+
     from rt2_jax.models.parts import model_parts
     from rt2_jax.training import report
     from rt2_jax.training.gin_files import load_model_config, load_run_config
@@ -143,7 +200,7 @@ def run(args: argparse.Namespace) -> int | None:
         outcome = execute(prepared, logs, begin=process_start(), profile_steps=args.profile_steps)
     except NotFiniteError as error:
         print(f"rt2 train: error: {config.model_dir}: {error}", file=sys.stderr)
-        return NOT_FINITE
+        return exits.NOT_FINITE
     finally:
         for each in bar:
             each.__exit__(None, None, None)
@@ -154,7 +211,7 @@ def run(args: argparse.Namespace) -> int | None:
             f"{'stopped' if outcome.stopped else 'done'} at step {step}: "
             f"{pathlib.Path(config.model_dir) / f'checkpoint_{step}'}"
         )
-    return STOPPED if outcome.stopped else 0
+    return exits.PREEMPTED if outcome.stopped else exits.DONE
 
 
 def _dry_run_without(config: RunConfig, text: str, allow_missing: bool) -> int:
@@ -171,7 +228,7 @@ def _dry_run_without(config: RunConfig, text: str, allow_missing: bool) -> int:
     )
     for each in outlook.missing:
         print(f"rt2 train: {'' if allow_missing else 'error: '}missing: {each}", file=sys.stderr)
-    return 0 if allow_missing else MISSING
+    return exits.DONE if allow_missing else exits.BAD_INPUT
 
 
 def _report(args: argparse.Namespace) -> int:

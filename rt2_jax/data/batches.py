@@ -181,7 +181,15 @@ class MixtureBatches:
     def __next__(self) -> Mapping[str, np.ndarray]:
         if self._iterator is None:
             self._iterator = self._open()
-        batch: Mapping[str, np.ndarray] = next(self._iterator)
+        try:
+            batch: Mapping[str, np.ndarray] = next(self._iterator)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise ChildProcessError(
+                f"a data worker has ended before batch {self._step} was made (killed, or out of "
+                f"memory?): {' '.join(str(error).split())[:200]}"
+            ) from error
         self._step += 1
         return batch
 

@@ -7,7 +7,7 @@ import json
 import pathlib
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,24 +15,36 @@ import jax
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
+from rt2_jax.training.fingerprints import changed, fingerprints
 from rt2_jax.training.freezing import check_same_frozen
+from rt2_jax.training.keeping import KeepBest, preservation_policy
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
 
 PREFIX = "checkpoint"
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 STATE, DATASET, DESCRIPTION, PARAMS = "state", "dataset", "rt2", "params"
+FINGERPRINTS = "fingerprints"  # of the arrays; a checkpoint written before it has none
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; those before it are whole."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: `<directory>/checkpoint_<step>/` with three items.
+    """The checkpoints of one run: `<directory>/checkpoint_<step>/` with four items.
 
     `state` is `TrainState.state_dict()`, as T5X writes it; `dataset` is where the data stands, as
-    JSON; `rt2` describes what was trained, as JSON. A checkpoint is written under another name and
-    renamed when all of it is there. Writing goes on in the background.
+    JSON; `rt2` describes what was trained, as JSON; `fingerprints` tell whether numbers have
+    changed. A checkpoint is written under another name and renamed when all of it is there. Writing
+    goes on in the background.
     """
 
     def __init__(
-        self, directory: pathlib.Path, keep: int | None = None, keep_period: int | None = None
+        self,
+        directory: pathlib.Path,
+        keep: int | None = None,
+        keep_period: int | None = None,
+        keep_best: KeepBest | None = None,
     ) -> None:
         """Opens or makes the directory.
 
@@ -40,15 +52,15 @@ class Checkpoints:
           directory: of the run.
           keep: so many of the latest are kept; None: all.
           keep_period: those whose step is a multiple of it are always kept.
+          keep_best: the best of a metric are kept, too.
         """
         self.directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_names=(STATE, DATASET, DESCRIPTION),
+            item_names=(STATE, DATASET, DESCRIPTION, FINGERPRINTS),
             options=ocp.CheckpointManagerOptions(
                 step_prefix=PREFIX,
-                max_to_keep=keep,
-                keep_period=keep_period,
+                preservation_policy=preservation_policy(keep, keep_period, keep_best),
                 cleanup_tmp_directories=True,
             ),
         )
@@ -62,7 +74,24 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._manager.close()
+        with contextlib.ExitStack() as stack:
+            if error is not None:  # It says more than what closing may find.
+                stack.enter_context(contextlib.suppress(Exception))
+            with self._writing():
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except SaveError:
+            raise
+        except Exception as error:  # Orbax, TensorStore and the system have no error in common.
+            reason = textwrap.shorten(str(error), 300) or "no reason given"
+            raise SaveError(
+                f"{self.directory}: a checkpoint could not be written ({type(error).__name__}: "
+                f"{reason}); is the disk full? Those before it are whole: make room and start again"
+            ) from error
 
     @property
     def latest_step(self) -> int | None:
@@ -81,17 +110,19 @@ class Checkpoints:
 
         Raises:
           ValueError: there is one of this step or of a later one.
+          SaveError: the one before could not be written, or this one cannot.
         """
-        saved = self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                **{
-                    STATE: ocp.args.PyTreeSave(state.state_dict()),
-                    DATASET: ocp.args.JsonSave(dict(dataset)),
-                    DESCRIPTION: ocp.args.JsonSave(dict(description)),
-                }
-            ),
+        tree = state.state_dict()
+        items = ocp.args.Composite(
+            **{
+                FINGERPRINTS: ocp.args.JsonSave(fingerprints(tree)),
+                STATE: ocp.args.PyTreeSave(tree),
+                DATASET: ocp.args.JsonSave(dict(dataset)),
+                DESCRIPTION: ocp.args.JsonSave(dict(description)),
+            }
         )
+        with self._writing():
+            saved = self._manager.save(int(state.step), args=items)
         if not saved:
             raise ValueError(
                 f"{self._manager.directory}: step {int(state.step)} was not saved, since there is "
@@ -102,9 +133,10 @@ class Checkpoints:
         """Until everything is written.
 
         Raises:
-          Exception: whatever writing failed with.
+          SaveError: writing failed.
         """
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def restore(
         self, abstract: TrainState, step: int | None = None
@@ -305,7 +337,7 @@ def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = S
     _check_weights(path, {name: metadata.get(name, {}) for name in abstract}, abstract)
     with ocp.PyTreeCheckpointer() as checkpointer:
         try:
-            return checkpointer.restore(
+            restored = checkpointer.restore(
                 path / item,
                 args=ocp.args.PyTreeRestore(
                     item=abstract,
@@ -315,6 +347,25 @@ def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = S
             )
         except Exception as error:
             raise _damaged(path, error) from error
+    if item == STATE and (path / FINGERPRINTS).is_dir():
+        # Arrays that are restored with another dtype have other bits.
+        kept = {
+            name: value
+            for name, value in _read_json(path, FINGERPRINTS).items()
+            if _same_dtype(name, metadata, restored)
+        }
+        if names := changed(restored, kept):
+            raise _damaged(path, ValueError(f"other numbers than were saved in {', '.join(names)}"))
+    return restored
+
+
+def _same_dtype(name: str, *trees: Any) -> bool:
+    dtypes = []
+    for tree in trees:
+        for key in name.split("/"):
+            tree = tree.get(key) if isinstance(tree, Mapping) else None
+        dtypes.append(getattr(tree, "dtype", None))
+    return dtypes[0] == dtypes[1]
 
 
 def _check_weights(

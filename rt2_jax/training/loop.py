@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -19,6 +16,7 @@ from rt2_jax.training.meter import NotFiniteError as NotFiniteError
 from rt2_jax.training.metrics import StepMetrics, check_source_ids
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.step import TrainStep
+from rt2_jax.training.stopping import stop_requests
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
 from rt2_jax.training.watching import Watch
 
@@ -82,7 +80,7 @@ class Outcome:
 
     Attributes:
       state: the last; it is saved.
-      stopped: SIGTERM came before `total_steps`.
+      stopped: SIGTERM, or a notice of preemption, came before `total_steps`.
     """
 
     state: TrainState
@@ -116,7 +114,7 @@ def train(
     logs: Sequence[Log] = (),
     watch: Watch | None = None,
 ) -> Outcome:
-    """Takes steps until `total_steps` or SIGTERM, then saves.
+    """Takes steps until `total_steps` or until it is to stop (`stop_requests`), then saves.
 
     Args:
       config: lengths and periods.
@@ -138,14 +136,14 @@ def train(
     rng = jax.random.fold_in(jax.random.key(config.seed), 1)
     watch = Watch() if watch is None else watch
     pending: StepMetrics | None = None
-    with watch, _sigterm() as stopped:
+    with watch, stop_requests() as stop:
         watch.begin(step)
         if config.save_first and step == 0 and saved_step is None:
             with watch.saving():
                 checkpoints.save(state, batches.get_state(), description)
             saved_step = step
         meter = Meter(config, sources, logs, watch)
-        while step < config.total_steps and not stopped.is_set():
+        while step < config.total_steps and not stop(step):
             watch.before_step(step, pending)
             with watch.waiting_for_data():
                 batch = next(batches)
@@ -171,14 +169,3 @@ def train(
                 checkpoints.save(state, batches.get_state(), description)
             checkpoints.wait()
     return Outcome(state, stopped=step < config.total_steps)
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, while this lasts; the program then ends by itself."""
-    received = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,7 +14,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from rt2_jax.actions.codec import ActionCodec
-from rt2_jax.actions.identity import differences, without
 from rt2_jax.actions.vocabulary import ActionVocabulary
 from rt2_jax.data.batches import MixtureBatches
 from rt2_jax.data.cache import StepSource
@@ -25,11 +24,11 @@ from rt2_jax.data.manifest import Manifest, load_manifest, manifest_path, open_c
 from rt2_jax.data.model_inputs import InputSpec, ModelInputs
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
-from rt2_jax.models.config import FREE_FIELDS
-from rt2_jax.models.config_json import config_to_json
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.training.agreement import check_agreement, digests
 from rt2_jax.training.checkpoints import (
+    DESCRIPTION,
     Checkpoints,
     check_optimizer,
     check_params,
@@ -39,13 +38,21 @@ from rt2_jax.training.checkpoints import (
 )
 from rt2_jax.training.description import RunDescription, check_fits
 from rt2_jax.training.flops import model_flops
+from rt2_jax.training.initial_state import (
+    InitialState,
+    check_same_model,
+    check_same_vocabulary,
+    find_initial,
+    plan_initial_state,
+)
+from rt2_jax.training.keeping import KeepBest
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
 from rt2_jax.training.loop import Outcome, restore_or_init, train
 from rt2_jax.training.mesh import make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
-from rt2_jax.training.resampling import restore_resampled, stored_model, stored_params
+from rt2_jax.training.resampling import restore_resampled, stored_params
 from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
@@ -68,6 +75,7 @@ class Run:
       rules: what counts of each source.
       batch_shapes: of every feature of the global batch.
       initial_checkpoint: that the parameters come from, if there is one.
+      initial_state: what is taken from it, where that is not simply all its parameters.
     """
 
     config: RunConfig
@@ -81,6 +89,7 @@ class Run:
     rules: SourceRules
     batch_shapes: Mapping[str, tuple[int, ...]]
     initial_checkpoint: pathlib.Path | None
+    initial_state: InitialState | None = None
 
     def batches(self, host: int | None = None, hosts: int | None = None) -> MixtureBatches:
         """This process's part of the run's batches, or another one's of `hosts`."""
@@ -175,12 +184,16 @@ def prepare(config: RunConfig) -> Run:
     )
     initializer = train_state_initializer(model, partitioner, shapes, types, config.frozen)
     _check_statistics(initializer)
-    initial = None
-    if config.initial_checkpoint is not None:
+    initial, initial_state = find_initial(config), None
+    if initial is not None:
+        initial_state = plan_initial_state(config, initial, initializer.abstract)
+        if (initial / DESCRIPTION).is_dir():
+            check_same_vocabulary(initial, description)
+    elif config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
-        _check_initial(initial, description)
+        check_same_vocabulary(initial, description)
         check_params(initial, stored_params(initial, config.model, initializer.abstract.params))
-        _check_initial_model(initial, description)
+        check_same_model(initial, description)
     return Run(
         config=config,
         manifest=manifest,
@@ -193,6 +206,7 @@ def prepare(config: RunConfig) -> Run:
         rules=rules,
         batch_shapes=shapes,
         initial_checkpoint=initial,
+        initial_state=initial_state,
     )
 
 
@@ -212,13 +226,16 @@ def execute(
       profile_steps: a trace from when so many steps were taken until so many were, see `Profiler`.
 
     Raises:
-      ValueError: the latest or the initial checkpoint is damaged, or the latest is of another run;
-        nothing was written.
+      ValueError: the latest or the initial checkpoint is damaged, or the latest is of another run,
+        or the hosts are not about to do the same; nothing was written.
       FileNotFoundError: the latest checkpoint is not whole.
       OSError: another process trains in `model_dir`.
       NotFiniteError: see `LoopConfig.max_skipped_in_a_row`.
     """
     config, directory = run.config, pathlib.Path(run.config.model_dir)
+    check_agreement(
+        digests(config, manifest=run.manifest.hash, vocabulary=run.description.tokenizer.hash)
+    )
     before = _latest_in(directory)
     if before is not None:
         run.description.check_same(
@@ -237,7 +254,7 @@ def execute(
     with (
         _only_run(directory) if first else contextlib.nullcontext(),
         run.batches() as batches,
-        Checkpoints(directory, config.keep, config.keep_period) as kept,
+        Checkpoints(directory, config.keep, config.keep_period, _keep_best(config)) as kept,
     ):
         state = new
         if state is None:
@@ -327,6 +344,13 @@ def _flops(run: Run) -> float:
     )
 
 
+def _keep_best(config: RunConfig) -> KeepBest | None:
+    if not config.keep_best:
+        return None
+    directory = pathlib.Path(config.model_dir)
+    return KeepBest(directory, config.best_metric, config.best_mode, config.keep_best)
+
+
 def _load_manifest(config: RunConfig) -> Manifest:
     path = manifest_path(config.cache_dir, config.mixture, config.split)
     if not path.is_file():
@@ -412,45 +436,13 @@ def _accuracy_positions(task: TaskInfo, description: RunDescription) -> np.ndarr
     return positions
 
 
-def _check_initial(path: pathlib.Path, description: RunDescription) -> None:
-    theirs = read_description(path)
-    found = theirs.get("vocabulary", {}).get("hash")
-    if found != description.tokenizer.hash:
-        raise ValueError(
-            f"{path}: was trained with vocabulary {str(found)[:12]}, this run has "
-            f"{description.tokenizer.hash[:12]}: its embeddings would mean other pieces"
-        )
-
-
-# What a run may change of the model that it begins with: shapes are checked parameter by parameter,
-# and positions of pictures of another size are resampled.
-_CHANGEABLE = (
-    "dropout_rate",
-    "drop_connect_rate",
-    "dtype",
-    "image_size",
-    "image_slots",
-    "scan_layers",
-    *FREE_FIELDS,
-)
-
-
-def _check_initial_model(path: pathlib.Path, description: RunDescription) -> None:
-    """Refuses what no shape tells, as another number of heads: weights would mean other things."""
-    theirs, ours = config_to_json(stored_model(path)), config_to_json(description.model)
-    lines = differences(without(theirs, _CHANGEABLE), without(ours, _CHANGEABLE))
-    if lines:
-        raise ValueError(
-            f"{path}: was trained with another model than this run's, though its parameters have "
-            f"the same shapes: {'; '.join(lines)}"
-        )
-
-
 def _new_state(run: Run) -> TrainState:
     """The state of a run that begins."""
     abstract = run.initializer.abstract.params
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
-    if run.initial_checkpoint is not None:
+    if run.initial_state is not None:
+        state = run.initial_state.restore(state, run.initializer.abstract)
+    elif run.initial_checkpoint is not None:
         params = restore_resampled(run.initial_checkpoint, run.config.model, abstract)
         state = state.replace(params=params)
     vocabulary = run.description.action_vocabulary

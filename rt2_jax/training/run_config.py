@@ -12,6 +12,7 @@ from rt2_jax.data.model_inputs import InputSpec
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.assignment import check_assignment_map
 from rt2_jax.training.freezing import check_patterns
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
@@ -68,9 +69,17 @@ class RunConfig:
       label_smoothing: of the training loss.
       loss_normalizing_factor: see `normalize_weights`.
       initial_checkpoint: whose parameters a new run starts from: a checkpoint, a run's directory or
-        `pretrained:NAME`.
+        `pretrained:NAME`; also one of T5X's.
+      assignment_map: (regular expression of a weight of the run, its name in the initial checkpoint
+        or None), see `AssignmentMap`.
+      strict_restore: whether weights that are missing there, extra or of another shape are
+        refused; else they are reported and those of the run are new.
+      restore_optimizer: whether the optimizer's state comes from there, too; the step is 0 still.
       keep: how many of the latest checkpoints are kept; None for all.
       keep_period: checkpoints of multiples of it are always kept.
+      keep_best: so many are kept for their `best_metric`, beside the latest; 0 for none.
+      best_metric: a number that the run logs, or that `rt2 eval --watch` writes; see `KeepBest`.
+      best_mode: `min` or `max`.
       tensorboard: writes event files beside the JSONL.
       robot_only: of the mixture the robots alone are trained on, their shares made whole.
 
@@ -115,8 +124,14 @@ class RunConfig:
     label_smoothing: float = 0.0
     loss_normalizing_factor: float | str | None = None
     initial_checkpoint: str | None = None
+    assignment_map: tuple[tuple[str, str | None], ...] = ()
+    strict_restore: bool = True
+    restore_optimizer: bool = False
     keep: int | None = 3
     keep_period: int | None = None
+    keep_best: int = 0
+    best_metric: str = "loss"
+    best_mode: str = "min"
     tensorboard: bool = True
     robot_only: bool = False
 
@@ -149,6 +164,7 @@ class RunConfig:
             ("global_batch_size", 1),
             ("keep", 1),
             ("keep_period", 1),
+            ("keep_best", 0),
             ("data_seed", 0),
             ("workers", 0),
         ):
@@ -156,6 +172,11 @@ class RunConfig:
             if value is not None and value < least:
                 raise ValueError(f"RunConfig.{name}: found {value}, expected {least} or more")
         check_patterns(self.frozen)
+        check_assignment_map(self.assignment_map)
+        if self.best_mode not in ("min", "max"):
+            raise ValueError(
+                f"RunConfig.best_mode: found {self.best_mode!r}, expected 'min' or 'max'"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"RunConfig.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"

@@ -1,12 +1,8 @@
 """`python -m rt2_jax.train` in real processes: killed and started again; two that train as one."""
 
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -17,37 +13,6 @@ import pytest
 from rt2_jax.training.meter import MEASURED
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def compiled_programs(tmp_path_factory):
-    """Where the processes keep their compiled programs, so that a restart is quick."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture
-def start(tiny_mixture, compiled_programs):
-    """Starts the command on some devices; its output is a pipe."""
-
-    def make(model_dir, *flags, devices=1):
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "rt2_jax.train", f"--gin_file={tiny_mixture.gin}"),
-                *(f"--gin.MODEL_DIR={model_dir}", f"--compilation_cache={compiled_programs}"),
-                *flags,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={
-                **os.environ,
-                "JAX_PLATFORMS": "cpu",
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            },
-        )
-
-    return make
 
 
 def finish(process):
@@ -78,54 +43,100 @@ def assert_losses_within_float_noise(found, expected):
         )
 
 
-def test_killed_at_random_steps_a_run_ends_bit_for_bit_as_one_that_was_not(
-    start, full_check, tmp_path
-):
-    kills = 20 if full_check else 3
-    steps = 50 * (kills + 1)  # more than the processes take before they are killed
-    flags = (f"--gin.TRAIN_STEPS={steps}", "--gin.SAVE_PERIOD=9")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    with start(whole, *flags) as process:
-        finish(process)
+def unfinished(model_dir):
+    return list(model_dir.glob("checkpoint_*tmp*"))
+
+
+def kill_one(processes, model_dir, draw, *, during_a_save):
+    """Kills one of them at a time drawn; whether a checkpoint was half written then."""
+    for line in processes[0].stdout:
+        if line.startswith("step "):
+            break
+    else:
+        raise AssertionError(f"ended before a step: {processes[0].wait()}")
+    time.sleep(draw.uniform(0, 1))
+    end = time.monotonic() + 10
+    while during_a_save and not unfinished(model_dir) and time.monotonic() < end:
+        time.sleep(0.001)
+    draw.choice(processes).kill()
+    found = bool(unfinished(model_dir))
+    for process in processes:
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode in (-signal.SIGKILL, 75), output
+    for path in complete(model_dir):
+        assert state(model_dir, int(path.name.removeprefix("checkpoint_")))
+    return found
+
+
+def kill_again_and_again(together, tmp_path, kills, count):
+    """Kills one of `count` processes so often; how often it was during a save."""
+    steps = 400 * (kills + 1)  # more than the processes take before they are killed
+    flags = (f"--gin.TRAIN_STEPS={steps}", "--gin.SAVE_PERIOD=9", "--host_timeout=10")
+    whole, killed = tmp_path / f"whole_{count}", tmp_path / f"killed_{count}"
     seed = time.time_ns()
     print(f"seed {seed}")
     draw = random.Random(seed)
+    during = 0
     for kill in range(kills):
-        # Before the first checkpoint; then after it is whole, for the second waits for it.
-        wanted = draw.randint(20, 45) if kill else draw.randint(1, 8)
-        with start(killed, *flags) as process:
-            for line in process.stdout:
-                wanted -= line.startswith("step ")
-                if not wanted:
-                    process.kill()
-        assert process.returncode == -signal.SIGKILL
-    with start(killed, *flags) as process:
-        assert f"going on from {killed}/checkpoint_" in finish(process)
+        processes = together(killed, *flags, count=count)
+        during += kill_one(processes, killed, draw, during_a_save=kill % 3 == 0)
+    done = max(int(path.name.removeprefix("checkpoint_")) for path in complete(killed)) + 9
+    end = ("--gin.TRAIN_STEPS=" + str(done), f"--gin.LearningRate.steps_per_cycle={steps}")
+    for directory in (killed, whole):
+        for process in together(directory, *flags, *end, count=count):
+            finish(process)
     assert numbers(killed) == numbers(whole)
-    assert [line["step"] for line in numbers(whole)] == list(range(1, steps + 1))
-    for (name, found), (_, expected) in zip(state(killed, steps), state(whole, steps), strict=True):
+    for (name, found), (_, expected) in zip(state(killed, done), state(whole, done), strict=True):
         assert np.array_equal(found, expected), jax.tree_util.keystr(name)
+    return during
 
 
-def test_two_processes_give_the_losses_of_one_and_go_on_together(start, tmp_path):
+def complete(model_dir):
+    paths = model_dir.glob("checkpoint_*")
+    return [path for path in paths if path.name.removeprefix("checkpoint_").isdigit()]
+
+
+def test_however_often_one_of_several_is_killed_the_run_ends_bit_for_bit_as_one_that_was_not(
+    together, full_check, tmp_path
+):
+    if not full_check:
+        assert kill_again_and_again(together, tmp_path, 3, count=2) >= 1
+        return
+    found = kill_again_and_again(together, tmp_path, 34, count=2)
+    found += kill_again_and_again(together, tmp_path, 18, count=4)
+    assert found >= 10
+
+
+def test_killed_and_started_again_on_another_number_of_processes_losses_are_the_same(
+    together, full_check, tmp_path
+):
+    if not full_check:
+        pytest.skip("in the short form: test_two_processes_give_the_losses_of_one")
+    flags = ("--gin.TRAIN_STEPS=60", "--gin.SAVE_PERIOD=5", "--host_timeout=10")
+    for process in together(tmp_path / "whole", *flags):
+        finish(process)
+    for number, (before, after) in enumerate([(2, 4), (4, 2), (2, 1)]):
+        killed = tmp_path / str(number)
+        processes = together(killed, *flags, count=before)
+        until = iter(processes[0].stdout)
+        next(line for line in until if line.startswith("step 20/"))
+        processes[-1].kill()
+        for process in processes:
+            process.communicate(timeout=60)
+        for process in together(killed, *flags, count=after):
+            finish(process)
+        assert_losses_within_float_noise(numbers(killed), numbers(tmp_path / "whole"))
+
+
+def test_two_processes_give_the_losses_of_one_and_go_on_together(start, together, tmp_path):
     flags = ("--gin.LearningRate.steps_per_cycle=6",)
     with start(tmp_path / "one", *flags, devices=2) as process:
         finish(process)
     for steps in (4, 6):
-        together(start, tmp_path / "two", *flags, f"--gin.TRAIN_STEPS={steps}")
+        processes = together(tmp_path / "two", *flags, f"--gin.TRAIN_STEPS={steps}")
+        assert "done at step" in finish(processes[0])
+        assert "done at step" not in finish(processes[1])  # one of them speaks
     assert_losses_within_float_noise(numbers(tmp_path / "two"), numbers(tmp_path / "one"))
-
-
-def together(start, model_dir, *flags):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags += (f"--coordinator_address=127.0.0.1:{port}", "--process_count=2")
-    first = start(model_dir, *flags, "--process_index=0")
-    second = start(model_dir, *flags, "--process_index=1")
-    with first, second:
-        assert "done at step" in finish(first)
-        assert "done at step" not in finish(second)  # one of them speaks
 
 
 def test_eight_devices_give_the_losses_of_one(start, tmp_path):
