@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int | None:
     from rt2_jax.training.gin_files import load_model_config, load_run_config
     from rt2_jax.training.logs import TerminalLog
     from rt2_jax.training.loop import NotFiniteError
+    from rt2_jax.training.lora import base_of
     from rt2_jax.training.run import execute, prepare
 
     if args.module:
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int | None:
     first = jax.process_index() == 0
     tables = [report.data_table(prepared), report.bins_table(prepared)]
     if args.dry_run:
-        abstract = prepared.initializer.abstract.params
+        abstract = base_of(prepared.initializer.abstract.params)
         parts = report.parts_table(model_parts(config.model, abstract))
         tables = [text.strip(), report.parameter_table(prepared), parts, *tables]
         tables.append(report.batch_table(prepared))

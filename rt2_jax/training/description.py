@@ -30,6 +30,7 @@ from rt2_jax.models.config_json import ModelConfig, config_from_json, config_to_
 from rt2_jax.models.make_model import make_model
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.training.adapters import Adapters
 from rt2_jax.training.checkpoints import read_description
 
 VERSION = 2
@@ -74,6 +75,7 @@ class RunDescription:
       global_batch_size: in examples.
       example_input: what a prediction reads of one example, see `ModelInputs.observe`.
       code_version: of the package that trained.
+      adapters: of a run with LoRA, whose checkpoints have them alone.
 
     Raises:
       ValueError: the parts do not belong together, or a mixture with robots has no codec.
@@ -89,6 +91,7 @@ class RunDescription:
     global_batch_size: int
     example_input: Mapping[str, np.ndarray]
     code_version: str = __version__
+    adapters: Adapters | None = None
 
     def __post_init__(self) -> None:
         check_fits(self.model, self.inputs, self.tokenizer)
@@ -171,6 +174,7 @@ class RunDescription:
             "seed": self.seed,
             "global_batch_size": self.global_batch_size,
             "example_input": _example_to_json(self.example_input),
+            **({} if self.adapters is None else {"adapters": self.adapters.to_json()}),
         }
 
     @classmethod
@@ -180,7 +184,7 @@ class RunDescription:
         Raises:
           TypeError, KeyError, ValueError: another version, or anything missing, unknown or wrong.
         """
-        check_keys(where, data, _KEYS)
+        check_keys(where, data, _KEYS, ("adapters",))
         if data["version"] != VERSION:
             raise ValueError(
                 f"{where}: version {data['version']!r}, this code reads {VERSION}; it was written "
@@ -208,6 +212,9 @@ class RunDescription:
                 data["example_input"], inputs, f"{where}.example_input"
             ),
             code_version=data["code_version"],
+            adapters=Adapters.from_json(data["adapters"], f"{where}.adapters")
+            if "adapters" in data
+            else None,
         )
 
     @classmethod
@@ -243,6 +250,8 @@ class RunDescription:
         ours = {name: value for name, value in self.to_json().items() if name not in free}
         for each in (theirs, ours):
             each["model"] = without(each.get("model"), FREE_FIELDS)
+            # A base that has moved is the same one: its hash says so.
+            each["adapters"] = without(each.get("adapters"), ("base",))
         lines = differences(theirs, ours)
         if may_change_data:
             lines += self._other_robots(Manifest.from_json(checkpoint["mixture"], where))

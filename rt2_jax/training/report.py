@@ -131,6 +131,7 @@ def memory_table(run: Run) -> str:
         ("parameters", state.params),
         ("of them trained", trained),
         ("optimizer", state.param_states),
+        *([] if state.ema is None else [("average", state.ema)]),
     ):
         leaves = jax.tree.leaves(tree)
         rows.append(

@@ -28,6 +28,7 @@ from rt2_jax.models.config import FREE_FIELDS
 from rt2_jax.models.config_json import config_to_json
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.training.adapters import Adapters, params_hash
 from rt2_jax.training.checkpoints import (
     Checkpoints,
     check_optimizer,
@@ -35,10 +36,12 @@ from rt2_jax.training.checkpoints import (
     checkpoint_path,
     find_checkpoint,
     read_description,
+    restore_params,
 )
 from rt2_jax.training.description import RunDescription, check_fits
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
 from rt2_jax.training.loop import Outcome, restore_or_init, train
+from rt2_jax.training.lora import ADAPTERS, BASE, AdaptedModel, base_of
 from rt2_jax.training.mesh import make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.ordinal import order_action_tokens
@@ -59,7 +62,7 @@ class Run:
       caches: of its tasks, or what reads those that are not cached.
       examples: of its tasks.
       description: the item `rt2` of its checkpoints.
-      model: with its optimizer.
+      model: with its optimizer; with LoRA the model whose parameters are base and adapters.
       partitioner: the mesh and the rules.
       initializer: `initializer.abstract` has every shape, dtype and sharding of the state.
       rules: what counts of each source.
@@ -72,7 +75,7 @@ class Run:
     caches: Sequence[StepSource]
     examples: Sequence[TaskExamples]
     description: RunDescription
-    model: TransformerModel
+    model: TransformerModel | AdaptedModel
     partitioner: Partitioner
     initializer: TrainStateInitializer
     rules: SourceRules
@@ -190,7 +193,7 @@ def prepare(config: RunConfig) -> Run:
         global_batch_size=config.global_batch_size,
         example_input=model_inputs.observed(example),
     )
-    model = description.make_model(
+    model: TransformerModel | AdaptedModel = description.make_model(
         config.optimizer,
         label_smoothing=config.label_smoothing,
         z_loss=config.z_loss,
@@ -203,13 +206,25 @@ def prepare(config: RunConfig) -> Run:
         np.array([config.loss_weight(task.info) for task in manifest.tasks]),
         np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
     )
-    initializer = train_state_initializer(model, partitioner, shapes, types, config.frozen)
+    frozen = config.frozen
+    if config.lora is not None:
+        model, frozen = AdaptedModel(model, config.lora, shapes, types), (f"{BASE}/.*",)
+    initializer = train_state_initializer(
+        model, partitioner, shapes, types, frozen, config.rate_multipliers, config.ema
+    )
     _check_statistics(initializer)
     initial = None
     if config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
         _check_initial(initial, description)
-        check_params(initial, stored_params(initial, config.model, initializer.abstract.params))
+        expected = base_of(initializer.abstract.params)
+        stored = stored_params(initial, config.model, expected)
+        check_params(initial, stored)
+        if config.lora is not None and stored is not expected:
+            raise ValueError(
+                f"RunConfig.lora: {initial} was trained with pictures of another size, and a base "
+                "stays as it is; make image_size the one that it had"
+            )
         _check_initial_model(initial, description)
     return Run(
         config=config,
@@ -242,12 +257,13 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
     """
     config, directory = run.config, pathlib.Path(run.config.model_dir)
     before = _latest_in(directory)
+    base, description = restore_base(run)
     if before is not None:
-        run.description.check_same(
+        description.check_same(
             read_description(before), str(before), may_change_data=config.may_change_data
         )
         check_optimizer(before, run.initializer)
-    new = _new_state(run) if before is None else None
+    new = _new_state(run, base) if before is None else None
     first = jax.process_index() == 0
     with (
         _only_run(directory) if first else contextlib.nullcontext(),
@@ -257,6 +273,8 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
         state = new
         if state is None:
             state = restore_or_init(run.initializer, batches, kept, config.loop.seed)
+            if base is not None:
+                state = state.replace(params={**state.params, BASE: base})
         start = int(state.step)
         everything: list[Log] = []
         if first:
@@ -278,10 +296,31 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
             batches,
             run.partitioner,
             kept,
-            run.description.to_json(),
+            description.to_json(),
             run.rules.names,
             everything,
         )
+
+
+def restore_base(run: Run) -> tuple[Any, RunDescription]:
+    """With LoRA the base's parameters; and what the run's checkpoints say of themselves.
+
+    Raises:
+      FileNotFoundError, ValueError: the base is not there or damaged.
+    """
+    lora, checkpoint = run.config.lora, run.initial_checkpoint
+    if lora is None:
+        return None, run.description
+    assert checkpoint is not None and isinstance(run.model, AdaptedModel)  # `prepare` saw to it
+    base = restore_params(checkpoint, base_of(run.initializer.abstract.params))
+    name = str(run.config.initial_checkpoint)
+    adapters = Adapters(
+        lora,
+        run.model.layouts,
+        name if name.startswith("pretrained:") else str(checkpoint),
+        params_hash(base),
+    )
+    return base, dataclasses.replace(run.description, adapters=adapters)
 
 
 def _load_manifest(config: RunConfig) -> Manifest:
@@ -393,11 +432,13 @@ def _check_initial_model(path: pathlib.Path, description: RunDescription) -> Non
         )
 
 
-def _new_state(run: Run) -> TrainState:
-    """The state of a run that begins."""
+def _new_state(run: Run, base: Any) -> TrainState:
+    """The state of a run that begins; with LoRA on this base."""
     abstract = run.initializer.abstract.params
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
-    if run.initial_checkpoint is not None:
+    if base is not None:
+        state = state.replace(params={BASE: base, ADAPTERS: state.params[ADAPTERS]})
+    elif run.initial_checkpoint is not None:
         params = restore_resampled(run.initial_checkpoint, run.config.model, abstract)
         state = state.replace(params=params)
     vocabulary = run.description.action_vocabulary
@@ -413,7 +454,7 @@ def _new_state(run: Run) -> TrainState:
             donate_argnums=0,
         )
         state = state.replace(params=order(state.params))
-    return state
+    return run.initializer.begin_ema(state)
 
 
 @contextlib.contextmanager
