@@ -42,6 +42,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "gin file of a model alone (models/...) it prints the parameters of its parts",
     )
     parser.add_argument(
+        "--replay",
+        type=int,
+        metavar="STEP",
+        help="computes a step of the run once more (skipped_steps.jsonl has those that were "
+        "skipped) and says which examples and gradients are not finite; writes nothing",
+    )
+    parser.add_argument(
+        "--replay-exactly",
+        action="store_true",
+        help="with --replay: takes the steps from the nearest checkpoint on too",
+    )
+    parser.add_argument(
         "--module",
         action="append",
         default=[],
@@ -90,6 +102,13 @@ def run(args: argparse.Namespace) -> int | None:
     config, text = load_run_config(*files)
     prepared = prepare(config)
     first = jax.process_index() == 0
+    if args.replay is not None:
+        from rt2_jax.training.replay import replay
+
+        found = replay(prepared, args.replay, args.replay_exactly)
+        if first:
+            print(found.text())
+        return 0
     tables = [report.data_table(prepared), report.bins_table(prepared)]
     if args.dry_run:
         abstract = base_of(prepared.initializer.abstract.params)

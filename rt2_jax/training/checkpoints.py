@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import pathlib
@@ -129,9 +130,7 @@ class Checkpoints:
             step = self.latest_step
         if step is None:
             raise FileNotFoundError(f"{self.directory}: there are no checkpoints")
-        path = checkpoint_path(self.directory / f"{PREFIX}_{step}")
-        restored = abstract.restore_state(restore_tree(path, abstract.state_dict()))
-        return _with_average(path, restored, abstract.ema), _read_json(path, DATASET)
+        return restore_state(self.directory / f"{PREFIX}_{step}", abstract)
 
 
 def checkpoint_path(path: pathlib.Path) -> pathlib.Path:
@@ -202,6 +201,15 @@ def read_description(checkpoint: pathlib.Path) -> dict[str, Any]:
       ValueError: it is damaged.
     """
     return _read_json(checkpoint_path(checkpoint), DESCRIPTION)
+
+
+def restore_state(
+    checkpoint: pathlib.Path, abstract: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state and the data's position of a run's checkpoint; see `Checkpoints.restore`."""
+    path = checkpoint_path(checkpoint)
+    restored = abstract.restore_state(restore_tree(path, abstract.state_dict()))
+    return _with_average(path, restored, abstract.ema), _read_json(path, DATASET)
 
 
 def restore_params(checkpoint: pathlib.Path, abstract: Any, which: str = PARAMS) -> Any:
@@ -325,11 +333,11 @@ def _with_average(path: pathlib.Path, state: TrainState, abstract: Any) -> Train
             _LOG.warning("%s: its average of the parameters ends, since this run keeps none", path)
         return state
     if there:
-        return state.replace(ema=restore_tree(path, abstract, EMA))
+        return dataclasses.replace(state, ema=restore_tree(path, abstract, EMA))
     _LOG.warning("%s: has no average of the parameters; this run's begins with it", path)
     params = flatten_dict(state.params)
     copies = {name: jnp.copy(params[name]) for name in flatten_dict(abstract)}
-    return state.replace(ema=unflatten_dict(copies))
+    return dataclasses.replace(state, ema=unflatten_dict(copies))
 
 
 def _check_weights(

@@ -17,6 +17,7 @@ from rt2_jax.training.checkpoints import Checkpoints
 from rt2_jax.training.logs import Log
 from rt2_jax.training.metrics import StepMetrics, check_source_ids, summarize
 from rt2_jax.training.partitioning import Partitioner
+from rt2_jax.training.skipped import SkippedSteps
 from rt2_jax.training.step import TrainStep
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
 
@@ -109,6 +110,7 @@ def train(
     description: Mapping[str, Any],
     sources: Sequence[str],
     logs: Sequence[Log] = (),
+    skipped: SkippedSteps | None = None,
 ) -> Outcome:
     """Takes steps until `total_steps` or SIGTERM, then saves.
 
@@ -124,13 +126,14 @@ def train(
       logs: what takes the numbers of every `log_period`: those of `summarize`,
         `seconds_per_step`, `examples_per_second` and `data_wait`, the part of the time spent
         waiting for batches. After a restart the first of them cover the steps since it.
+      skipped: gets the steps that are skipped.
 
     Raises:
       NotFiniteError: see `max_skipped_in_a_row`.
     """
     step, saved_step = int(state.step), checkpoints.latest_step
     rng = jax.random.fold_in(jax.random.key(config.seed), 1)
-    meter = _Meter(config, sources, logs)
+    meter = _Meter(config, sources, logs, skipped)
     pending: StepMetrics | None = None
     with _sigterm() as stopped:
         if config.save_first and step == 0 and saved_step is None:
@@ -163,8 +166,15 @@ def train(
 class _Meter:
     """Collects the numbers of steps and hands them to the logs."""
 
-    def __init__(self, config: LoopConfig, sources: Sequence[str], logs: Sequence[Log]) -> None:
+    def __init__(
+        self,
+        config: LoopConfig,
+        sources: Sequence[str],
+        logs: Sequence[Log],
+        skipped: SkippedSteps | None,
+    ) -> None:
         self._config, self._sources, self._logs = config, sources, logs
+        self._skipped = skipped
         self._steps: list[StepMetrics] = []
         self._skipped_in_a_row = 0
         self._begin, self._waited = time.perf_counter(), 0.0
@@ -178,12 +188,14 @@ class _Meter:
     def add(self, step: int, metrics: StepMetrics) -> None:
         metrics = jax.device_get(metrics)
         self._steps.append(metrics)
+        if self._skipped is not None:
+            self._skipped.add(step, metrics)
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if metrics.skipped else 0
         if self._skipped_in_a_row == self._config.max_skipped_in_a_row:
             raise NotFiniteError(
                 f"the loss or the gradient was not finite in the last {self._skipped_in_a_row} "
                 f"steps, batches {step - self._skipped_in_a_row} to {step - 1}; lower the learning "
-                "rate or look at these batches"
+                f"rate or look at these batches: rt2 train ... --replay {step}"
             )
         if step % self._config.log_period == 0 or step == self._config.total_steps:
             self._write(step)

@@ -61,7 +61,7 @@ class OptaxSchedule:
             near = difflib.get_close_matches(self.name, SCHEDULES, n=1)
             raise ValueError(
                 f"OptaxSchedule.name: found {self.name!r}"
-                f"{f', did you mean {near[0]!r}?' if near else ''}; expected one of "
+                f"{f', did you mean {near[0]!r}' if near else ''}; expected one of "
                 f"{', '.join(SCHEDULES)}"
             )
         known = inspect.signature(SCHEDULES[self.name]).parameters
@@ -70,7 +70,7 @@ class OptaxSchedule:
                 near = difflib.get_close_matches(argument, known, n=1)
                 raise ValueError(
                     f"OptaxSchedule.arguments: {self.name!r} has no {argument!r}"
-                    f"{f', did you mean {near[0]!r}?' if near else ''}; it has {', '.join(known)}"
+                    f"{f', did you mean {near[0]!r}' if near else ''}; it has {', '.join(known)}"
                 )
             _check(argument, value)
         lacking = [
@@ -104,9 +104,9 @@ def _check(argument: str, value: Any) -> None:
     number = (whole or isinstance(value, float)) and math.isfinite(value)
     expected = None
     if argument == _TABLE:
-        rows = value.items() if isinstance(value, Mapping) else [(None, None)]
+        rows = value.items() if isinstance(value, Mapping) else ()
         kinds = [isinstance(a, int) and isinstance(b, int | float) for a, b in rows]
-        if not all(kinds) or not kinds or not all(a > 0 and b > 0 for a, b in rows):
+        if not kinds or not all(kinds) or not all(a > 0 and b > 0 for a, b in rows):
             expected = "a table {step: factor, ...} of positive numbers"
     elif argument in _TEXTS:
         if value not in ("linear", "cosine"):

@@ -48,6 +48,7 @@ from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.resampling import restore_resampled, stored_model, stored_params
 from rt2_jax.training.run_config import RunConfig
+from rt2_jax.training.skipped import SkippedSteps
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
 
@@ -263,7 +264,7 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
             read_description(before), str(before), may_change_data=config.may_change_data
         )
         check_optimizer(before, run.initializer)
-    new = _new_state(run, base) if before is None else None
+    new = first_state(run, base) if before is None else None
     first = jax.process_index() == 0
     with (
         _only_run(directory) if first else contextlib.nullcontext(),
@@ -274,9 +275,10 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
         if state is None:
             state = restore_or_init(run.initializer, batches, kept, config.loop.seed)
             if base is not None:
-                state = state.replace(params={**state.params, BASE: base})
+                state = dataclasses.replace(state, params={**state.params, BASE: base})
         start = int(state.step)
         everything: list[Log] = []
+        skipped = SkippedSteps(directory, start, run.rules.names) if first else None
         if first:
             everything = [JsonlLog(directory / "metrics.jsonl", start), *logs(start)]
             if config.tensorboard:
@@ -299,6 +301,7 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
             description.to_json(),
             run.rules.names,
             everything,
+            skipped,
         )
 
 
@@ -432,15 +435,15 @@ def _check_initial_model(path: pathlib.Path, description: RunDescription) -> Non
         )
 
 
-def _new_state(run: Run, base: Any) -> TrainState:
-    """The state of a run that begins; with LoRA on this base."""
+def first_state(run: Run, base: Any) -> TrainState:
+    """The state of a run that begins; with LoRA on this base, from `restore_base`."""
     abstract = run.initializer.abstract.params
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
     if base is not None:
-        state = state.replace(params={BASE: base, ADAPTERS: state.params[ADAPTERS]})
+        state = dataclasses.replace(state, params={BASE: base, ADAPTERS: state.params[ADAPTERS]})
     elif run.initial_checkpoint is not None:
         params = restore_resampled(run.initial_checkpoint, run.config.model, abstract)
-        state = state.replace(params=params)
+        state = dataclasses.replace(state, params=params)
     vocabulary = run.description.action_vocabulary
     if run.config.ordinal_action_tokens:
         config = run.config.model
@@ -453,7 +456,7 @@ def _new_state(run: Run, base: Any) -> TrainState:
             out_shardings=shardings,
             donate_argnums=0,
         )
-        state = state.replace(params=order(state.params))
+        state = dataclasses.replace(state, params=order(state.params))
     return run.initializer.begin_ema(state)
 
 

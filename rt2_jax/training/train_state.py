@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -103,7 +104,7 @@ class TrainStateInitializer:
         if self.ema is None:
             return state
         trained, _ = split_frozen(state.params, self.frozen)
-        return state.replace(ema=jax.tree.map(jnp.copy, trained))
+        return dataclasses.replace(state, ema=jax.tree.map(jnp.copy, trained))
 
 
 def train_state_initializer(
@@ -165,8 +166,8 @@ def train_state_initializer(
         shardings,
     )
     if ema is not None:
-        abstract = abstract.replace(ema=split_frozen(abstract.params, names)[0])
+        abstract = dataclasses.replace(abstract, ema=split_frozen(abstract.params, names)[0])
     compiled = jax.jit(init, out_shardings=shardings)
     initializer = TrainStateInitializer(compiled, transformation, abstract, names, ema)
     # Not compiled with the rest: a step is given its memory, so parameters and average need two.
-    return initializer.replace(init=lambda rng: initializer.begin_ema(compiled(rng)))
+    return dataclasses.replace(initializer, init=lambda rng: initializer.begin_ema(compiled(rng)))
