@@ -46,7 +46,7 @@ def test_every_schedule_gives_the_numbers_of_optax():
         for name, arguments in ARGUMENTS.items():
             function = getattr(optax, f"{name}_schedule", None) or getattr(optax, name)
             ours[name] = OptaxSchedule(name, arguments, step_offset=100)(step + 100)
-            theirs[name] = jnp.float32(function(**arguments)(step))
+            theirs[name] = jnp.asarray(function(**arguments)(step), jnp.float32)
         return ours, theirs
 
     assert set(ARGUMENTS) == set(SCHEDULES)
@@ -70,7 +70,11 @@ def test_every_schedule_gives_the_numbers_of_optax():
         ("linear", {**WHOLE, "init_value": -0.1}, "init_value: found -0.1, expected a number from"),
         ("constant", {"value": float("nan")}, "found nan, expected a number from 0 on"),
         ("constant", {"value": "fast"}, "value: found 'fast', expected a number"),
-        ("warmup_cosine_decay", {**WARM, "decay_steps": 5}, "positive `decay_steps`"),
+        (
+            "warmup_cosine_decay",
+            {**WARM, "decay_steps": 5},
+            "requires positive decay_steps",
+        ),
         (
             "piecewise_constant",
             {"init_value": 0.1, "boundaries_and_scales": {10: -1.0}},
