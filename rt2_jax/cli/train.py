@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int | None:
     """Prepares the run, prints what it is, trains; returns the exit status."""
     import jax
 
+    if args.replay_exactly and args.replay is None:
+        raise ValueError("--replay-exactly goes with --replay STEP")
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", args.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
