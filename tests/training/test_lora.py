@@ -295,6 +295,7 @@ def test_a_run_with_adapters_needs_a_base_and_nothing_frozen(run_config):
 def test_a_run_trains_adapters_of_a_checkpoint_goes_on_exactly_and_answers_merged(
     run_config, trained, tmp_path
 ):
+    from rt2_jax.cli.main import main
     from rt2_jax.inference import PolicyEngine
     from rt2_jax.training.checkpoints import read_description
 
@@ -322,7 +323,12 @@ def test_a_run_trains_adapters_of_a_checkpoint_goes_on_exactly_and_answers_merge
     assert losses[0] == losses[1]
     described = read_description(directory / "checkpoint_6")["adapters"]
     assert described["base"].startswith(str(moved))
-    merged = export_params(directory / "checkpoint_6", tmp_path / "merged")
+    assert main(["convert", str(directory), str(tmp_path / "merged")]) == 0
+    merged = tmp_path / "merged" / "checkpoint_6"
+    out = str(tmp_path / "out")
+    assert main(["convert", str(directory), out, "--adapters", "--dtype=bfloat16"]) == 2
+    assert main(["convert", str(directory), out, "--base", str(moved / "checkpoint_3")]) == 2
+    assert main(["convert", str(directory), out, "--adapters", "--ema"]) == 0
     engines = [PolicyEngine.from_checkpoint(each, (1,)) for each in (directory, merged)]
     assert engines[0].metadata["weights"] == engines[1].metadata["weights"]
     averaged = PolicyEngine.from_checkpoint(directory, (1,), "ema")
