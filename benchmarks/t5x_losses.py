@@ -3,8 +3,8 @@
     python benchmarks/t5x_losses.py --python PYTHON_WITH_T5X [--steps 20] [--folder FOLDER]
 
 Both are programs of their own: `rt2_jax.train` saves its first parameters, `t5x.train` begins with
-them. Printed are the losses of every step and the largest differences, of losses and of the
-parameters at the end; docs/t5x.md says how T5X is installed. PYTHON gets the variable PYTHONPATH as
+them. Printed are the losses of every step and the largest differences, of losses, parameters and
+optimizer state; docs/t5x.md says how T5X is installed. PYTHON gets the variable PYTHONPATH as
 it is here, so that copies of sources can be named there.
 """
 
@@ -39,16 +39,18 @@ class Comparison:
     Attributes:
       ours: the loss of every step.
       t5x: the loss of every step.
-      weights: the largest difference of a parameter after the last step, relative to the largest
-        value of its array. The biases of keys are left out: they change no softmax, so that their
+      steps: of the checkpoints of both that were compared.
+      weights: for each of them, parameter -> the largest difference, relative to the largest value
+        of its array. The biases of keys are left out: they change no softmax, so that their
         gradient is rounding alone, which Adafactor scales to a step like any other's.
-      moments: the same of the optimizer's second moments.
+      moments: for each of them, the largest of the same of the optimizer's second moments.
     """
 
     ours: np.ndarray
     t5x: np.ndarray
-    weights: float
-    moments: float
+    steps: tuple[int, ...]
+    weights: tuple[Mapping[str, float], ...]
+    moments: tuple[float, ...]
 
     @property
     def losses(self) -> float:
@@ -69,15 +71,26 @@ def make_data(folder: pathlib.Path, episodes: int = 8, scenes: int = 60) -> None
 
 
 def compare(
-    python: str, folder: pathlib.Path, *, steps: int = 20, batch_size: int = 16, warmup: int = 4
+    python: str,
+    folder: pathlib.Path,
+    *,
+    steps: int = 20,
+    batch_size: int = 16,
+    warmup: int = 4,
+    period: int = 5,
 ) -> Comparison:
     """Trains with both on the cache below the folder, which gets their runs too.
+
+    Parameters and moments are compared after every `period` steps and after the last.
 
     Raises:
       subprocess.CalledProcessError: one of them failed; its output was shown.
     """
     ours, theirs = folder / "ours", folder / "t5x"
+    compared = tuple(sorted({*range(period, steps + 1, period), steps}))
     values: dict[str, Any] = {
+        "SAVE_PERIOD": period,
+        "utils.SaveCheckpointConfig.keep": None,
         "CACHE_DIR": str(folder / "cache"),
         "BATCH_SIZE": batch_size,
         "TRAIN_STEPS": steps,
@@ -91,12 +104,16 @@ def compare(
     }
     _run([python, "-m", "t5x.train"], {**values, "MODEL_DIR": str(theirs), **restore})
     lines = (ours / "metrics.jsonl").read_text().splitlines()
-    weights, moments = _differences(ours / f"checkpoint_{steps}", theirs / f"checkpoint_{steps}")
+    pairs = [
+        _differences(ours / f"checkpoint_{step}", theirs / f"checkpoint_{step}")
+        for step in compared
+    ]
     return Comparison(
         np.array([json.loads(line)["loss"] for line in lines]),
         np.array(event_values(theirs / "train", "loss")),
-        weights,
-        moments,
+        compared,
+        tuple(weights for weights, _ in pairs),
+        tuple(max(moments.values()) for _, moments in pairs),
     )
 
 
@@ -140,24 +157,28 @@ def _call(command: Sequence[str]) -> None:
         done.check_returncode()
 
 
-def _differences(ours: pathlib.Path, theirs: pathlib.Path) -> tuple[float, float]:
-    """Of the weights and of the moments of two checkpoints."""
-    import jax
+def _differences(
+    ours: pathlib.Path, theirs: pathlib.Path
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Of the weights and of the moments of two checkpoints, by name."""
     import orbax.checkpoint as ocp
+    from flax.traverse_util import flatten_dict
 
     with ocp.PyTreeCheckpointer() as checkpointer:
         trees = [checkpointer.restore(path / "state") for path in (ours, theirs)]
 
-    def largest(path: Any, a: Any, b: Any) -> float:
-        if "/key/bias" in jax.tree_util.keystr(path, simple=True, separator="/"):
-            return 0.0
-        scale = float(np.max(np.abs(a))) or 1.0
-        return float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) / scale
+    def of(part: Any) -> dict[str, float]:
+        mine, other = (flatten_dict(part(tree), sep="/") for tree in trees)
+        if set(mine) != set(other):
+            raise ValueError(f"{theirs}: found other names: {sorted(set(mine) ^ set(other))}")
+        scales = {name: float(np.max(np.abs(value))) or 1.0 for name, value in mine.items()}
+        return {
+            name: float(np.max(np.abs(np.asarray(value) - np.asarray(other[name])))) / scales[name]
+            for name, value in mine.items()
+            if "/key/bias" not in name
+        }
 
-    def over(part: Any) -> float:
-        return max(jax.tree.leaves(jax.tree.map_with_path(largest, *map(part, trees))))
-
-    return over(lambda tree: tree["target"]), over(lambda tree: tree["state"]["param_states"])
+    return of(lambda tree: tree["target"]), of(lambda tree: tree["state"]["param_states"])
 
 
 def main() -> None:
@@ -177,8 +198,13 @@ def main() -> None:
     for step, (mine, theirs) in enumerate(zip(found.ours, found.t5x, strict=True), 1):
         print(f"step {step:3}  rt2 train {mine:.7f}  T5X {theirs:.7f}  {theirs / mine - 1:+.1e}")
     print(f"largest relative difference of the losses {found.losses:.1e}")
-    print(f"largest difference of the weights at the end {found.weights:.1e} of their array's")
-    print(f"largest difference of the second moments {found.moments:.1e} of their array's")
+    print("largest differences, relative to the largest value of their array:")
+    for step, weights, moments in zip(found.steps, found.weights, found.moments, strict=True):
+        worst = max(weights, key=lambda name: weights[name])
+        print(
+            f"step {step:3}  {len(weights)} parameters {weights[worst]:.1e} ({worst})  "
+            f"second moments {moments:.1e}"
+        )
 
 
 if __name__ == "__main__":

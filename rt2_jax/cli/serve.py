@@ -23,6 +23,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default="1,2,4,8",
         help="compiled batches; requests that wait share the next (default: %(default)s)",
     )
+    parser.add_argument(
+        "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
+    )
     parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
     parser.add_argument(
         "--insecure", action="store_true", help="no token although other machines can connect"
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> int | None:
         raise ValueError(f"{args.token_file} is empty; write a token into it")
     check_address(args.host, token, args.insecure)
     sizes = _sizes(args.batch_sizes)
-    engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes)
+    engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes, "ema" if args.ema else "params")
     policy = EnginePolicy(engine, engine.robot_task(args.task))
     log = None
     if args.log_dir is not None:

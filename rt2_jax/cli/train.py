@@ -62,6 +62,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="a trace of the steps from when A were taken until B were, in MODEL_DIR/profile",
     )
     parser.add_argument(
+        "--replay",
+        type=int,
+        metavar="STEP",
+        help="computes a step of the run once more (skipped_steps.jsonl has those that were "
+        "skipped) and says which examples and gradients are not finite; writes nothing",
+    )
+    parser.add_argument(
+        "--replay-exactly",
+        action="store_true",
+        help="with --replay: takes the steps from the nearest checkpoint on too",
+    )
+    parser.add_argument(
         "--module",
         action="append",
         default=[],
@@ -120,6 +132,8 @@ def _train(args: argparse.Namespace, hosts: Hosts | None) -> int:
 
     from rt2_jax.training.distributed import leave_together, lost_peer, start
 
+    if args.replay_exactly and args.replay is None:
+        raise ValueError("--replay-exactly goes with --replay STEP")
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", args.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -155,6 +169,7 @@ def _prepare_and_execute(args: argparse.Namespace) -> int:
     from rt2_jax.training.goodput import goodput_table, process_start, read_ledger
     from rt2_jax.training.logs import TerminalLog
     from rt2_jax.training.loop import NotFiniteError
+    from rt2_jax.training.lora import base_of
     from rt2_jax.training.run import execute, prepare
 
     if args.module:
@@ -176,9 +191,16 @@ def _prepare_and_execute(args: argparse.Namespace) -> int:
             raise
         return _dry_run_without(config, text, args.allow_missing)
     first = jax.process_index() == 0
+    if args.replay is not None:
+        from rt2_jax.training.replay import replay
+
+        found = replay(prepared, args.replay, args.replay_exactly)
+        if first:
+            print(found.text())
+        return 0
     tables = [report.data_table(prepared), report.bins_table(prepared)]
     if args.dry_run:
-        abstract = prepared.initializer.abstract.params
+        abstract = base_of(prepared.initializer.abstract.params)
         parts = report.parts_table(model_parts(config.model, abstract))
         tables = [text.strip(), report.parameter_table(prepared), parts, *tables]
         tables.append(report.batch_table(prepared))

@@ -93,12 +93,15 @@ def train_batches(
 
 def shuffled_examples(task: TaskExamples, seed: int) -> grain.MapDataset:
     """A task's examples by how many came before, without end: each epoch in an order of its own."""
-    return (
-        grain.MapDataset.range(len(task))
-        .shuffle(seed=source_seed(seed, task.name, "order"))
-        .repeat()
-        .random_map(_MakeExample(task), seed=source_seed(seed, task.name, "augmentation"))
+    return _shuffled_numbers(task, seed).random_map(
+        _MakeExample(task), seed=source_seed(seed, task.name, "augmentation")
     )
+
+
+def _shuffled_numbers(task: TaskExamples, seed: int) -> grain.MapDataset:
+    """Which example of a task it is, by how many came before."""
+    shuffled = grain.MapDataset.range(len(task)).shuffle(seed=source_seed(seed, task.name, "order"))
+    return shuffled.repeat()
 
 
 def _check_numbers(
@@ -218,6 +221,17 @@ class MixtureBatches:
         place = (self._step - self._start.step) * self._global_batch_size
         counts = self._order.taken(place).tolist()
         return dict(zip(self._caches, counts, strict=True))
+
+    def examples_of(self, step: int) -> list[tuple[int, int]]:
+        """(number of the task, number of its example) of every row of a step's global batch.
+
+        Args:
+          step: of this mixture: where the data changed, or later.
+        """
+        orders = [_shuffled_numbers(task, self._seed) for task in self._examples]
+        first = (step - self._start.step) * self._global_batch_size
+        places = [self._order[first + row] for row in range(self._global_batch_size)]
+        return [(source, int(orders[source][number])) for source, number in places]
 
     def get_state(self) -> dict[str, Any]:
         """The number of the next batch, with what decides its content, as plain JSON."""

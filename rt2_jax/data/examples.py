@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -117,6 +118,17 @@ class TaskExamples:
     def history(self) -> int:
         """How many steps before its own an example may read."""
         return max(-time for _, time in self._slots) if self._slots else 0
+
+    def identity(self, index: int) -> dict[str, Any]:
+        """What a data engineer finds an example by: its number, episode, step and text."""
+        step = self._cache[index]
+        return {
+            "example": index,
+            "episode": step.episode,
+            "episode_id": step.episode_id,
+            "step": step.step,
+            "text": step.text,
+        }
 
     def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """The features of one example: the batch's keys without its first axis.

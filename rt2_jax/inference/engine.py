@@ -22,7 +22,8 @@ from rt2_jax.inference.metadata import describe_task
 from rt2_jax.inference.programs import DecodePrograms
 from rt2_jax.inference.weights import abstract_params, weights_hash
 from rt2_jax.models.model import Params
-from rt2_jax.training.checkpoints import find_checkpoint, restore_params
+from rt2_jax.training.adapters import restore_merged
+from rt2_jax.training.checkpoints import find_checkpoint
 from rt2_jax.training.description import RunDescription
 
 Features = Mapping[str, np.ndarray]
@@ -66,9 +67,19 @@ class PolicyEngine:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | pathlib.Path, batch_sizes: Sequence[int] = (1, 2, 4, 8)
+        cls,
+        checkpoint: str | pathlib.Path,
+        batch_sizes: Sequence[int] = (1, 2, 4, 8),
+        which: str = "params",
     ) -> PolicyEngine:
         """Reads a checkpoint, a run's latest one, or `pretrained:NAME`; nothing else is needed.
+
+        Adapters are merged into their base, which then is needed too.
+
+        Args:
+          checkpoint: its place.
+          batch_sizes: of the compiled programs.
+          which: `params`, or `ema` for their average.
 
         Raises:
           FileNotFoundError: it is no checkpoint, or not a whole one.
@@ -76,7 +87,7 @@ class PolicyEngine:
         """
         path = find_checkpoint(checkpoint)
         description = RunDescription.from_checkpoint(path)
-        params = restore_params(path, abstract_params(description))
+        params = restore_merged(path, abstract_params(description), which)
         return cls(description, params, batch_sizes, path.name)
 
     @property

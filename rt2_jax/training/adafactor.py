@@ -11,6 +11,9 @@ import numpy as np
 import optax
 from flax import struct
 
+from rt2_jax.training.optimizers import decayed
+from rt2_jax.training.parameter_names import check_patterns
+
 FACTOR_RULES = {
     "embed": "row",
     "vocab": "column",
@@ -20,6 +23,7 @@ FACTOR_RULES = {
     "joined_kv": "column",
     "layers": "batch",
     "relpos_buckets": "none",
+    "lora_rank": "none",
 }
 """Logical axis -> its part in the factors (`t5x/adafactor.py`, standard_logical_factor_rules).
 
@@ -60,6 +64,8 @@ class Adafactor:
       min_dim_size_to_factor: a matrix without a `batch` axis is factored if both sides reach it.
       epsilon1: added to squared gradients.
       epsilon2: the least scale of a parameter.
+      no_decay: regular expressions; parameters whose whole path one of them matches have no weight
+        decay, e.g. `.*/(scale|bias)`.
     """
 
     decay_rate: float = 0.8
@@ -72,6 +78,10 @@ class Adafactor:
     min_dim_size_to_factor: int = 128
     epsilon1: float = 1e-30
     epsilon2: float = 1e-3
+    no_decay: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_patterns(self.no_decay, "Adafactor.no_decay")
 
     def transformation(self, axes: Any) -> optax.GradientTransformationExtraArgs:
         """The transformation for parameters with these logical axes.
@@ -84,8 +94,12 @@ class Adafactor:
 
         Raises:
           KeyError: a logical axis that `FACTOR_RULES` does not know.
+          ValueError: a pattern of `no_decay` matches nothing.
         """
         rules = jax.tree_util.tree_map_with_path(_factor_rule, axes, is_leaf=_is_names)
+        decays = decayed(axes, self.no_decay, "Adafactor.no_decay")
+        if decays is None:
+            decays = jax.tree.map(lambda _: True, axes, is_leaf=_is_names)
 
         def init(params: optax.Params) -> Any:
             return jax.tree.map(self._init, params, rules)
@@ -99,10 +113,12 @@ class Adafactor:
             learning_rate: jax.Array,
             **_: Any,
         ) -> tuple[optax.Updates, Any]:
-            def one(param: Any, grad: Any, moments: Moments, rule: Any) -> tuple[Any, Moments]:
-                return self._update(grad, moments, param, rule, step, learning_rate)
+            def one(
+                param: Any, grad: Any, moments: Moments, rule: Any, decays: bool
+            ) -> tuple[Any, Moments]:
+                return self._update(grad, moments, param, rule, step, learning_rate, decays)
 
-            results = jax.tree.map(one, params, updates, state, rules)
+            results = jax.tree.map(one, params, updates, state, rules, decays)
             new_updates = jax.tree.map(lambda _, result: result[0], params, results)
             return new_updates, jax.tree.map(lambda _, result: result[1], params, results)
 
@@ -130,6 +146,7 @@ class Adafactor:
         rule: tuple[str, ...],
         step: jax.Array,
         learning_rate: jax.Array,
+        decays: bool,
     ) -> tuple[jax.Array, Moments]:
         averaged = tuple(i for i, part in enumerate(rule) if part != "batch")
         factors = self._factors(param.shape, rule)
@@ -157,7 +174,7 @@ class Adafactor:
         if self.beta1 is not None:
             update = self.beta1 * moments.m + (1.0 - self.beta1) * update
             moments = dataclasses.replace(moments, m=update)
-        if self.weight_decay_rate is not None:
+        if self.weight_decay_rate is not None and decays:
             update += self.weight_decay_rate * param
         return -update, moments
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import logging
 import pathlib
 import re
 import textwrap
@@ -11,19 +13,21 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rt2_jax.training.fingerprints import changed, fingerprints
 from rt2_jax.training.freezing import check_same_frozen
 from rt2_jax.training.keeping import KeepBest, preservation_policy
+from rt2_jax.training.lora import ADAPTERS
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
 
 PREFIX = "checkpoint"
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
-STATE, DATASET, DESCRIPTION, PARAMS = "state", "dataset", "rt2", "params"
+STATE, DATASET, DESCRIPTION, PARAMS, EMA = "state", "dataset", "rt2", "params", "ema"
 FINGERPRINTS = "fingerprints"  # of the arrays; a checkpoint written before it has none
+_LOG = logging.getLogger(__name__)
 
 
 class SaveError(OSError):
@@ -31,12 +35,12 @@ class SaveError(OSError):
 
 
 class Checkpoints:
-    """The checkpoints of one run: `<directory>/checkpoint_<step>/` with four items.
+    """The checkpoints of one run: `<directory>/checkpoint_<step>/` with its items.
 
     `state` is `TrainState.state_dict()`, as T5X writes it; `dataset` is where the data stands, as
     JSON; `rt2` describes what was trained, as JSON; `fingerprints` tell whether numbers have
-    changed. A checkpoint is written under another name and renamed when all of it is there. Writing
-    goes on in the background.
+    changed; `ema` is there if an average is kept. A checkpoint is written under another name and
+    renamed when all of it is there. Writing goes on in the background.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_names=(STATE, DATASET, DESCRIPTION, FINGERPRINTS),
+            item_names=(STATE, DATASET, DESCRIPTION, FINGERPRINTS, EMA),
             options=ocp.CheckpointManagerOptions(
                 step_prefix=PREFIX,
                 preservation_policy=preservation_policy(keep, keep_period, keep_best),
@@ -113,13 +117,15 @@ class Checkpoints:
           SaveError: the one before could not be written, or this one cannot.
         """
         tree = state.state_dict()
+        average = {} if state.ema is None else {EMA: ocp.args.PyTreeSave(state.ema)}
         items = ocp.args.Composite(
+            **average,
             **{
                 FINGERPRINTS: ocp.args.JsonSave(fingerprints(tree)),
                 STATE: ocp.args.PyTreeSave(tree),
                 DATASET: ocp.args.JsonSave(dict(dataset)),
                 DESCRIPTION: ocp.args.JsonSave(dict(description)),
-            }
+            },
         )
         with self._writing():
             saved = self._manager.save(int(state.step), args=items)
@@ -155,20 +161,18 @@ class Checkpoints:
             step = self.latest_step
         if step is None:
             raise FileNotFoundError(f"{self.directory}: there are no checkpoints")
-        path = checkpoint_path(self.directory / f"{PREFIX}_{step}")
-        restored = _restore_tree(path, abstract.state_dict())
-        return abstract.restore_state(restored), _read_json(path, DATASET)
+        return restore_state(self.directory / f"{PREFIX}_{step}", abstract)
 
 
 def checkpoint_path(path: pathlib.Path) -> pathlib.Path:
-    """The absolute path of a whole checkpoint: a run's, or one that holds parameters alone.
+    """The absolute path of a whole checkpoint: a run's, or one of parameters or adapters alone.
 
     Raises:
       FileNotFoundError: it is no checkpoint, or not a whole one.
     """
     path = path.absolute()
     missing = [name for name in (STATE, DESCRIPTION) if not (path / name).is_dir()]
-    if STATE in missing and (path / PARAMS).is_dir():
+    if STATE in missing and any((path / item).is_dir() for item in (PARAMS, ADAPTERS)):
         missing.remove(STATE)
     if missing:
         there = sorted(each.name for each in path.parent.glob(f"{PREFIX}_*"))
@@ -230,21 +234,56 @@ def read_description(checkpoint: pathlib.Path) -> dict[str, Any]:
     return _read_json(checkpoint_path(checkpoint), DESCRIPTION)
 
 
-def restore_params(checkpoint: pathlib.Path, abstract: Any) -> Any:
+def restore_state(
+    checkpoint: pathlib.Path, abstract: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state and the data's position of a run's checkpoint; see `Checkpoints.restore`."""
+    path = checkpoint_path(checkpoint)
+    restored = abstract.restore_state(restore_tree(path, abstract.state_dict()))
+    return _with_average(path, restored, abstract.ema), _read_json(path, DATASET)
+
+
+def restore_params(checkpoint: pathlib.Path, abstract: Any, which: str = PARAMS) -> Any:
     """The parameters alone, to start another run from them.
 
     Args:
       checkpoint: a `checkpoint_<step>` directory.
       abstract: the tree of shapes, dtypes and shardings.
+      which: `params`, or `ema` for their average; of frozen ones that is what they are.
 
     Raises:
       FileNotFoundError: it is no checkpoint, or not a whole one.
-      ValueError: it is damaged, or holds other weights than `abstract`.
+      ValueError: it is damaged, holds other weights than `abstract`, or has no average.
     """
     path = checkpoint_path(checkpoint)
+    _check_has_params(path)
+    check_which(path, which)
     if (path / PARAMS).is_dir():
-        return _restore_tree(path, abstract, PARAMS)
-    return _restore_tree(path, {"target": abstract})["target"]
+        return restore_tree(path, abstract, PARAMS)
+    params = restore_tree(path, {"target": abstract})["target"]
+    if which == EMA:
+        averaged = flatten_dict(item_metadata(path, EMA))
+        flat = flatten_dict(abstract)
+        _check_weights(path, unflatten_dict(averaged), abstract, partly=True)
+        wanted = unflatten_dict({name: flat[name] for name in averaged})
+        average = restore_tree(path, wanted, EMA)
+        params = unflatten_dict({**flatten_dict(params), **flatten_dict(average)})
+    return params
+
+
+def check_which(path: pathlib.Path, which: str) -> None:
+    """Refuses parameters that a checkpoint does not have.
+
+    Raises:
+      ValueError: `which` is neither `params` nor `ema`, or there is no average.
+    """
+    if which not in (PARAMS, EMA):
+        raise ValueError(f"which parameters: found {which!r}, expected {PARAMS!r} or {EMA!r}")
+    if which == EMA and not (path / EMA).is_dir():
+        raise ValueError(
+            f"{path}: has no average of the parameters (no item {EMA!r}): a run keeps one with "
+            "--gin.RunConfig.ema=@EMA(), and an exported checkpoint has one kind of parameters"
+        )
 
 
 def check_params(checkpoint: pathlib.Path, abstract: Any) -> None:
@@ -255,8 +294,9 @@ def check_params(checkpoint: pathlib.Path, abstract: Any) -> None:
       ValueError: it is damaged, or holds other weights than `abstract`.
     """
     path = checkpoint_path(checkpoint)
+    _check_has_params(path)
     alone = (path / PARAMS).is_dir()
-    metadata = _metadata(path, PARAMS if alone else STATE)
+    metadata = item_metadata(path, PARAMS if alone else STATE)
     _check_weights(path, metadata if alone else metadata.get("target", {}), abstract)
 
 
@@ -268,61 +308,17 @@ def check_optimizer(checkpoint: pathlib.Path, initializer: TrainStateInitializer
       ValueError: it is damaged, or other parameters are frozen.
     """
     path = checkpoint_path(checkpoint)
-    found = _metadata(path, STATE).get("state", {}).get("param_states", {})
+    found = item_metadata(path, STATE).get("state", {}).get("param_states", {})
     expected = initializer.abstract.state_dict()["state"]["param_states"]
     check_same_frozen(found, expected, initializer.frozen, str(path))
 
 
-def export_params(
-    checkpoint: pathlib.Path, directory: pathlib.Path, dtype: str | None = None
-) -> pathlib.Path:
-    """Writes a checkpoint of parameters and description alone: all that serving reads.
-
-    Args:
-      checkpoint: a `checkpoint_<step>` directory.
-      directory: gets a directory of the same name.
-      dtype: of the parameters in the file, e.g. `bfloat16`; None keeps them as they are.
-
-    Returns:
-      The new checkpoint's path.
+def item_metadata(path: pathlib.Path, item: str) -> Any:
+    """The shapes and dtypes of an item, as a tree.
 
     Raises:
-      FileExistsError: it is there already.
-      FileNotFoundError: there is no such checkpoint.
       ValueError: it is damaged.
     """
-    source = checkpoint_path(checkpoint)
-    target = directory.absolute() / source.name
-    if target.exists():
-        raise FileExistsError(f"{target} exists already; nothing was written")
-    item = PARAMS if (source / PARAMS).is_dir() else STATE
-    metadata = _metadata(source, item)
-    metadata = metadata if item == PARAMS else metadata["target"]
-    # On one device, whichever mesh saved it.
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), metadata
-    )
-    params = restore_params(source, abstract)
-    if dtype is not None:
-        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(
-            target,
-            ocp.args.Composite(
-                **{
-                    PARAMS: ocp.args.PyTreeSave(params),
-                    DESCRIPTION: ocp.args.JsonSave(read_description(source)),
-                }
-            ),
-        )
-    # Orbax writes the whole path there; what is given away names no machine's folders.
-    for marker in target.rglob("commit_success.txt"):
-        marker.write_text(f"Checkpoint commit was successful to {target.name}")
-    return target
-
-
-def _metadata(path: pathlib.Path, item: str) -> Any:
     try:
         # Not through a checkpointer: it warns of files that items of a composite never have.
         with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
@@ -331,9 +327,13 @@ def _metadata(path: pathlib.Path, item: str) -> Any:
         raise _damaged(path, error) from error
 
 
-def _restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = STATE) -> Any:
-    """The part of an item that `abstract` names; whole in its top-level keys."""
-    metadata = _metadata(path, item)
+def restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = STATE) -> Any:
+    """The part of an item that `abstract` names; whole in its top-level keys.
+
+    Raises:
+      ValueError: it is damaged, or holds other weights than `abstract`.
+    """
+    metadata = item_metadata(path, item)
     _check_weights(path, {name: metadata.get(name, {}) for name in abstract}, abstract)
     with ocp.PyTreeCheckpointer() as checkpointer:
         try:
@@ -368,11 +368,36 @@ def _same_dtype(name: str, *trees: Any) -> bool:
     return dtypes[0] == dtypes[1]
 
 
+def _check_has_params(path: pathlib.Path) -> None:
+    if ADAPTERS in _read_json(path, DESCRIPTION):
+        raise ValueError(
+            f"{path}: has adapters alone; merge them into their base first: rt2 convert {path} OUT"
+        )
+
+
+def _with_average(path: pathlib.Path, state: TrainState, abstract: Any) -> TrainState:
+    """The state with the checkpoint's average, or one that begins here; None for none."""
+    there = (path / EMA).is_dir()
+    if abstract is None:
+        if there:
+            _LOG.warning("%s: its average of the parameters ends, since this run keeps none", path)
+        return state
+    if there:
+        return dataclasses.replace(state, ema=restore_tree(path, abstract, EMA))
+    _LOG.warning("%s: has no average of the parameters; this run's begins with it", path)
+    params = flatten_dict(state.params)
+    copies = {name: jnp.copy(params[name]) for name in flatten_dict(abstract)}
+    return dataclasses.replace(state, ema=unflatten_dict(copies))
+
+
 def _check_weights(
-    path: pathlib.Path, found: Mapping[str, Any], expected: Mapping[str, Any]
+    path: pathlib.Path,
+    found: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    partly: bool = False,
 ) -> None:
     flat_found, flat_expected = (flatten_dict(tree, sep="/") for tree in (found, expected))
-    lines = [f"missing: {name}" for name in flat_expected if name not in flat_found]
+    lines = [] if partly else [f"missing: {n}" for n in flat_expected if n not in flat_found]
     lines += [f"not expected: {name}" for name in flat_found if name not in flat_expected]
     for name, leaf in flat_expected.items():
         if name in flat_found and tuple(flat_found[name].shape) != leaf.shape:

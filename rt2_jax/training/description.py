@@ -31,6 +31,7 @@ from rt2_jax.models.config_json import ModelConfig, config_from_json, config_to_
 from rt2_jax.models.make_model import make_model
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.training.adapters import Adapters
 from rt2_jax.training.checkpoints import read_description
 
 VERSION = 2
@@ -47,7 +48,7 @@ _KEYS = (
     "global_batch_size",
     "example_input",
 )
-_OPTIONAL_KEYS = ("instructions",)
+_OPTIONAL_KEYS = ("instructions", "adapters")
 # What the input spec has from the model: its field, and the model's.
 _SAME = {
     "image_slots": "image_slots",
@@ -78,6 +79,7 @@ class RunDescription:
       example_input: what a prediction reads of one example, see `ModelInputs.observe`.
       code_version: of the package that trained.
       instructions: the vectors of all instructions of the mixture, for a model that reads vectors.
+      adapters: of a run with LoRA, whose checkpoints have them alone.
 
     Raises:
       ValueError: the parts do not belong together, or a mixture with robots has no codec.
@@ -94,6 +96,7 @@ class RunDescription:
     example_input: Mapping[str, np.ndarray]
     code_version: str = __version__
     instructions: InstructionTable | None = None
+    adapters: Adapters | None = None
 
     def __post_init__(self) -> None:
         check_fits(self.model, self.inputs, self.tokenizer)
@@ -183,6 +186,7 @@ class RunDescription:
             "global_batch_size": self.global_batch_size,
             "example_input": _example_to_json(self.example_input),
             **({} if table is None else {"instructions": table.to_json()}),
+            **({} if self.adapters is None else {"adapters": self.adapters.to_json()}),
         }
 
     @classmethod
@@ -222,6 +226,9 @@ class RunDescription:
             ),
             code_version=data["code_version"],
             instructions=None if table is None else InstructionTable.from_json(table),
+            adapters=Adapters.from_json(data["adapters"], f"{where}.adapters")
+            if "adapters" in data
+            else None,
         )
 
     @classmethod
@@ -257,6 +264,8 @@ class RunDescription:
         ours = {name: value for name, value in self.to_json().items() if name not in free}
         for each in (theirs, ours):
             each["model"] = without(each.get("model"), FREE_FIELDS)
+            # A base that has moved is the same one: its hash says so.
+            each["adapters"] = without(each.get("adapters"), ("base",))
         lines = differences(theirs, ours)
         if may_change_data:
             lines += self._other_robots(Manifest.from_json(checkpoint["mixture"], where))

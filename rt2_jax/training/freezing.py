@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from rt2_jax.training.parameter_names import matching
 
 
 def frozen_names(params: Mapping[str, Any], patterns: Sequence[str]) -> frozenset[str]:
@@ -23,29 +23,13 @@ def frozen_names(params: Mapping[str, Any], patterns: Sequence[str]) -> frozense
     names = list(flatten_dict(params, sep="/"))
     found: set[str] = set()
     for pattern in patterns:
-        matched = {name for name in names if _compiled(pattern).fullmatch(name)}
-        if not matched:
-            raise ValueError(
-                f"RunConfig.frozen: {pattern!r} matches no parameter as a whole; near: "
-                f"{', '.join(_near(pattern, names))}"
-            )
-        found |= matched
+        found.update(matching(pattern, names, "RunConfig.frozen"))
     if patterns and len(found) == len(names):
         raise ValueError(
             f"RunConfig.frozen: {tuple(patterns)} match all {len(names)} parameters; nothing would "
             "train"
         )
     return frozenset(found)
-
-
-def check_patterns(patterns: Sequence[str]) -> None:
-    """Refuses what is no regular expression.
-
-    Raises:
-      ValueError: the message names the pattern.
-    """
-    for pattern in patterns:
-        _compiled(pattern)
 
 
 def split_frozen(
@@ -92,23 +76,6 @@ def check_same_frozen(
             "go on with the RunConfig.frozen of that run, or give this run a directory of its own "
             "and that checkpoint as INITIAL_CHECKPOINT_PATH: its optimizer then begins anew"
         )
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(
-            f"RunConfig.frozen: {pattern!r} is no regular expression: {error}"
-        ) from None
-
-
-def _near(pattern: str, names: Sequence[str]) -> list[str]:
-    """Parameters and parts of the tree that may have been meant."""
-    parts = {f"{name[:i]}/.*" for name in names for i, at in enumerate(name) if at == "/"}
-    known = sorted({*names, *parts})
-    near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.5)
-    return near or sorted({f"{name.split('/')[0]}/.*" for name in names if "/" in name})
 
 
 def _some(names: Sequence[str]) -> str:

@@ -21,11 +21,14 @@ from rt2_jax.models.config_json import REGISTRY as MODEL_CONFIGS
 from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training import t5x_gin
 from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.ema import EMA
 from rt2_jax.training.gin_checks import COMMANDS, check_names
 from rt2_jax.training.gin_statements import SHIPPED, Binding, Statements
 from rt2_jax.training.loop import LoopConfig
+from rt2_jax.training.lora import LoRA
 from rt2_jax.training.mesh import MeshShape
-from rt2_jax.training.optimizers import AdamW
+from rt2_jax.training.optax_schedules import OptaxSchedule
+from rt2_jax.training.optimizers import SGD, AdamW, Lion
 from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig
@@ -40,7 +43,12 @@ CONFIGURABLES: Mapping[str, type] = {
         *MODEL_CONFIGS.values(),
         Adafactor,
         AdamW,
+        Lion,
+        SGD,
         LearningRate,
+        OptaxSchedule,
+        EMA,
+        LoRA,
         MeshShape,
         StepConfig,
         LoopConfig,

@@ -15,6 +15,7 @@ from rt2_jax.training.meter import Meter
 from rt2_jax.training.meter import NotFiniteError as NotFiniteError
 from rt2_jax.training.metrics import StepMetrics, check_source_ids
 from rt2_jax.training.partitioning import Partitioner
+from rt2_jax.training.skipped import SkippedSteps
 from rt2_jax.training.step import TrainStep
 from rt2_jax.training.stopping import stop_requests
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer
@@ -113,6 +114,7 @@ def train(
     sources: Sequence[str],
     logs: Sequence[Log] = (),
     watch: Watch | None = None,
+    skipped: SkippedSteps | None = None,
 ) -> Outcome:
     """Takes steps until `total_steps` or until it is to stop (`stop_requests`), then saves.
 
@@ -128,6 +130,7 @@ def train(
       logs: what takes the numbers of every `log_period`, see `Meter`. After a restart the first of
         them cover the steps since it.
       watch: what measures and guards the run besides.
+      skipped: gets the steps that are skipped.
 
     Raises:
       NotFiniteError: see `max_skipped_in_a_row`.
@@ -142,7 +145,7 @@ def train(
             with watch.saving():
                 checkpoints.save(state, batches.get_state(), description)
             saved_step = step
-        meter = Meter(config, sources, logs, watch)
+        meter = Meter(config, sources, logs, watch, skipped)
         while step < config.total_steps and not stop(step):
             watch.before_step(step, pending)
             with watch.waiting_for_data():

@@ -11,6 +11,7 @@ import jax
 from rt2_jax.training.devices import memory_numbers
 from rt2_jax.training.logs import Log
 from rt2_jax.training.metrics import StepMetrics, summarize, total_sums
+from rt2_jax.training.skipped import SkippedSteps
 from rt2_jax.training.watching import Watch
 
 MEASURED = frozenset(
@@ -50,9 +51,15 @@ class Meter:
     """Collects the numbers of steps and hands them to the logs."""
 
     def __init__(
-        self, config: Periods, sources: Sequence[str], logs: Sequence[Log], watch: Watch
+        self,
+        config: Periods,
+        sources: Sequence[str],
+        logs: Sequence[Log],
+        watch: Watch,
+        skipped: SkippedSteps | None = None,
     ) -> None:
         self._config, self._sources, self._logs, self._watch = config, sources, logs, watch
+        self._skipped = skipped
         self._steps: list[StepMetrics] = []
         self._skipped_in_a_row = 0
         self._begin, self._before = time.perf_counter(), dict(watch.ledger.seconds)
@@ -66,12 +73,14 @@ class Meter:
         metrics = jax.device_get(metrics)
         self._watch.step_ended(step)
         self._steps.append(metrics)
+        if self._skipped is not None:
+            self._skipped.add(step, metrics)
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if metrics.skipped else 0
         if self._skipped_in_a_row == self._config.max_skipped_in_a_row:
             raise NotFiniteError(
                 f"the loss or the gradient was not finite in the last {self._skipped_in_a_row} "
                 f"steps, batches {step - self._skipped_in_a_row} to {step - 1}; lower the learning "
-                "rate or look at these batches"
+                f"rate or look at these batches: rt2 train ... --replay {step}"
             )
         if step % self._config.log_period == 0 or step == self._config.total_steps:
             self._write(step)

@@ -31,6 +31,7 @@ LOGICAL_AXIS_RULES: LogicalAxisRules = (
     ("length", None),
     ("layers", None),
     ("relpos_buckets", None),
+    ("lora_rank", None),
 )
 """Logical axis -> mesh axes; the first that fits wins, and no mesh axis is used twice."""
 

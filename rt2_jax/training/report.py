@@ -133,6 +133,7 @@ def memory_table(run: Run | Outlook) -> str:
         ("parameters", state.params),
         ("of them trained", trained),
         ("optimizer", state.param_states),
+        *([] if state.ema is None else [("average", state.ema)]),
     ):
         leaves = jax.tree.leaves(tree)
         rows.append(

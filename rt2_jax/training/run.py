@@ -26,6 +26,7 @@ from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.data.vocabulary.tokenizer import Tokenizer, load_vocabulary
 from rt2_jax.models.model import TransformerModel
 from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.training.adapters import Adapters, params_hash
 from rt2_jax.training.agreement import check_agreement, digests
 from rt2_jax.training.checkpoints import (
     DESCRIPTION,
@@ -35,6 +36,7 @@ from rt2_jax.training.checkpoints import (
     checkpoint_path,
     find_checkpoint,
     read_description,
+    restore_params,
 )
 from rt2_jax.training.description import RunDescription, check_fits
 from rt2_jax.training.flops import model_flops
@@ -48,12 +50,14 @@ from rt2_jax.training.initial_state import (
 from rt2_jax.training.keeping import KeepBest
 from rt2_jax.training.logs import JsonlLog, Log, TensorBoardLog
 from rt2_jax.training.loop import Outcome, restore_or_init, train
+from rt2_jax.training.lora import ADAPTERS, BASE, AdaptedModel, base_of
 from rt2_jax.training.mesh import make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.resampling import restore_resampled, stored_params
 from rt2_jax.training.run_config import RunConfig
+from rt2_jax.training.skipped import SkippedSteps
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
 from rt2_jax.training.watching import Watch
@@ -69,7 +73,7 @@ class Run:
       caches: of its tasks, or what reads those that are not cached.
       examples: of its tasks.
       description: the item `rt2` of its checkpoints.
-      model: with its optimizer.
+      model: with its optimizer; with LoRA the model whose parameters are base and adapters.
       partitioner: the mesh and the rules.
       initializer: `initializer.abstract` has every shape, dtype and sharding of the state.
       rules: what counts of each source.
@@ -83,7 +87,7 @@ class Run:
     caches: Sequence[StepSource]
     examples: Sequence[TaskExamples]
     description: RunDescription
-    model: TransformerModel
+    model: TransformerModel | AdaptedModel
     partitioner: Partitioner
     initializer: TrainStateInitializer
     rules: SourceRules
@@ -168,7 +172,7 @@ def prepare(config: RunConfig) -> Run:
         example_input=model_inputs.observed(example),
         instructions=_instructions(inputs, caches),
     )
-    model = description.make_model(
+    model: TransformerModel | AdaptedModel = description.make_model(
         config.optimizer,
         label_smoothing=config.label_smoothing,
         z_loss=config.z_loss,
@@ -182,17 +186,34 @@ def prepare(config: RunConfig) -> Run:
         np.stack([_accuracy_positions(task.info, description) for task in manifest.tasks]),
         tokens_per_image=config.model.tokens_per_image,
     )
-    initializer = train_state_initializer(model, partitioner, shapes, types, config.frozen)
+    frozen = config.frozen
+    if config.lora is not None:
+        model, frozen = AdaptedModel(model, config.lora, shapes, types), (f"{BASE}/.*",)
+    initializer = train_state_initializer(
+        model, partitioner, shapes, types, frozen, config.rate_multipliers, config.ema
+    )
     _check_statistics(initializer)
     initial, initial_state = find_initial(config), None
     if initial is not None:
+        if config.lora is not None:
+            raise ValueError(
+                f"RunConfig.lora: {initial} is no checkpoint that says what it is of, which a base "
+                "must: begin a run with it, and take that run's checkpoint"
+            )
         initial_state = plan_initial_state(config, initial, initializer.abstract)
         if (initial / DESCRIPTION).is_dir():
             check_same_vocabulary(initial, description)
     elif config.initial_checkpoint is not None:
         initial = find_checkpoint(config.initial_checkpoint)
         check_same_vocabulary(initial, description)
-        check_params(initial, stored_params(initial, config.model, initializer.abstract.params))
+        expected = base_of(initializer.abstract.params)
+        stored = stored_params(initial, config.model, expected)
+        check_params(initial, stored)
+        if config.lora is not None and stored is not expected:
+            raise ValueError(
+                f"RunConfig.lora: {initial} was trained with pictures of another size, and a base "
+                "stays as it is; make image_size the one that it had"
+            )
         check_same_model(initial, description)
     return Run(
         config=config,
@@ -237,8 +258,9 @@ def execute(
         digests(config, manifest=run.manifest.hash, vocabulary=run.description.tokenizer.hash)
     )
     before = _latest_in(directory)
+    base, description = restore_base(run)
     if before is not None:
-        run.description.check_same(
+        description.check_same(
             read_description(before), str(before), may_change_data=config.may_change_data
         )
         check_optimizer(before, run.initializer)
@@ -247,9 +269,10 @@ def execute(
         begin=begin,
         hang_timeout=config.loop.hang_timeout,
         profile_steps=profile_steps,
-        count_flops=lambda: _flops(run),
+        # Of adapters alone nobody has counted what the backward pass needs.
+        count_flops=None if config.lora else lambda: _flops(run),
     )
-    new = _new_state(run) if before is None else None
+    new = first_state(run, base) if before is None else None
     first = jax.process_index() == 0
     with (
         _only_run(directory) if first else contextlib.nullcontext(),
@@ -259,8 +282,11 @@ def execute(
         state = new
         if state is None:
             state = restore_or_init(run.initializer, batches, kept, config.loop.seed)
+            if base is not None:
+                state = dataclasses.replace(state, params={**state.params, BASE: base})
         start = int(state.step)
         everything: list[Log] = []
+        skipped = SkippedSteps(directory, start, run.rules.names) if first else None
         if first:
             everything = [JsonlLog(directory / "metrics.jsonl", start), *logs(start)]
             if config.tensorboard:
@@ -280,10 +306,11 @@ def execute(
             batches,
             run.partitioner,
             kept,
-            run.description.to_json(),
+            description.to_json(),
             run.rules.names,
             everything,
             watch,
+            skipped,
         )
 
 
@@ -335,7 +362,7 @@ def run_manifest(config: RunConfig) -> Manifest:
 def _flops(run: Run) -> float:
     """Of a step's forward and backward pass."""
     vocabulary, shapes = run.description.action_vocabulary, run.batch_shapes
-    features = run.model.features.items()
+    features = run.description.make_model().features.items()
     return model_flops(
         run.config.model,
         tuple((name, shapes[name], np.dtype(each[0]).name) for name, each in features),
@@ -349,6 +376,27 @@ def _keep_best(config: RunConfig) -> KeepBest | None:
         return None
     directory = pathlib.Path(config.model_dir)
     return KeepBest(directory, config.best_metric, config.best_mode, config.keep_best)
+
+
+def restore_base(run: Run) -> tuple[Any, RunDescription]:
+    """With LoRA the base's parameters; and what the run's checkpoints say of themselves.
+
+    Raises:
+      FileNotFoundError, ValueError: the base is not there or damaged.
+    """
+    lora, checkpoint = run.config.lora, run.initial_checkpoint
+    if lora is None:
+        return None, run.description
+    assert checkpoint is not None and isinstance(run.model, AdaptedModel)  # `prepare` saw to it
+    base = restore_params(checkpoint, base_of(run.initializer.abstract.params))
+    name = str(run.config.initial_checkpoint)
+    adapters = Adapters(
+        lora,
+        run.model.layouts,
+        name if name.startswith("pretrained:") else str(checkpoint),
+        params_hash(base),
+    )
+    return base, dataclasses.replace(run.description, adapters=adapters)
 
 
 def _load_manifest(config: RunConfig) -> Manifest:
@@ -436,15 +484,17 @@ def _accuracy_positions(task: TaskInfo, description: RunDescription) -> np.ndarr
     return positions
 
 
-def _new_state(run: Run) -> TrainState:
-    """The state of a run that begins."""
+def first_state(run: Run, base: Any) -> TrainState:
+    """The state of a run that begins; with LoRA on this base, from `restore_base`."""
     abstract = run.initializer.abstract.params
     state = run.initializer.init(jax.random.key(run.config.loop.seed))
-    if run.initial_state is not None:
+    if base is not None:
+        state = dataclasses.replace(state, params={BASE: base, ADAPTERS: state.params[ADAPTERS]})
+    elif run.initial_state is not None:
         state = run.initial_state.restore(state, run.initializer.abstract)
     elif run.initial_checkpoint is not None:
         params = restore_resampled(run.initial_checkpoint, run.config.model, abstract)
-        state = state.replace(params=params)
+        state = dataclasses.replace(state, params=params)
     vocabulary = run.description.action_vocabulary
     if run.config.ordinal_action_tokens:
         config = run.config.model
@@ -457,8 +507,8 @@ def _new_state(run: Run) -> TrainState:
             out_shardings=shardings,
             donate_argnums=0,
         )
-        state = state.replace(params=order(state.params))
-    return state
+        state = dataclasses.replace(state, params=order(state.params))
+    return run.initializer.begin_ema(state)
 
 
 @contextlib.contextmanager

@@ -13,10 +13,13 @@ from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.models.config_json import ModelConfig
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.assignment import check_assignment_map
-from rt2_jax.training.freezing import check_patterns
+from rt2_jax.training.ema import EMA
 from rt2_jax.training.loop import LoopConfig
+from rt2_jax.training.lora import LoRA
 from rt2_jax.training.mesh import MeshShape
-from rt2_jax.training.optimizers import Optimizer
+from rt2_jax.training.optax_schedules import OptaxSchedule
+from rt2_jax.training.optimizers import Optimizer, check_multipliers
+from rt2_jax.training.parameter_names import check_patterns
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig
 
@@ -34,8 +37,8 @@ class RunConfig:
         chunk of actions (`targets`), both with their end.
       global_batch_size: in examples, over all hosts.
       loop: lengths and periods.
-      learning_rate: over the steps.
-      optimizer: `Adafactor` or `AdamW`.
+      learning_rate: over the steps: `LearningRate` or `OptaxSchedule`.
+      optimizer: `Adafactor`, `AdamW`, `Lion` or `SGD`.
       split: of the mixture.
       vocabulary: a built-in vocabulary's name, or a SentencePiece file.
       codec: how actions are written.
@@ -65,6 +68,10 @@ class RunConfig:
       step: microbatches and clipping.
       frozen: regular expressions; parameters whose whole path, as `vision/norm/scale`, one of them
         matches stay as they are: no gradient, no decay, no optimizer state.
+      rate_multipliers: regular expression -> what the updates of the parameters are multiplied by
+        whose whole path it matches, the first that does; all others have 1.
+      ema: the average of the parameters that checkpoints keep too; None for none.
+      lora: trains adapters of kernels of `initial_checkpoint` and nothing else; None for none.
       z_loss: coefficient of the z-loss.
       label_smoothing: of the training loss.
       loss_normalizing_factor: see `normalize_weights`.
@@ -95,7 +102,7 @@ class RunConfig:
     task_feature_lengths: Mapping[str, int]
     global_batch_size: int
     loop: LoopConfig
-    learning_rate: LearningRate
+    learning_rate: LearningRate | OptaxSchedule
     optimizer: Optimizer = Adafactor()
     split: str = "train"
     vocabulary: str = "rt2_8k"
@@ -120,6 +127,9 @@ class RunConfig:
     mesh: MeshShape = MeshShape()
     step: StepConfig = StepConfig()
     frozen: tuple[str, ...] = ()
+    rate_multipliers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ema: EMA | None = None
+    lora: LoRA | None = None
     z_loss: float = 0.0
     label_smoothing: float = 0.0
     loss_normalizing_factor: float | str | None = None
@@ -171,12 +181,15 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"RunConfig.{name}: found {value}, expected {least} or more")
-        check_patterns(self.frozen)
+        check_patterns(self.frozen, "RunConfig.frozen")
+        check_multipliers(self.rate_multipliers)
         check_assignment_map(self.assignment_map)
         if self.best_mode not in ("min", "max"):
             raise ValueError(
                 f"RunConfig.best_mode: found {self.best_mode!r}, expected 'min' or 'max'"
             )
+        if self.lora is not None:
+            self._check_lora()
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"RunConfig.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"
@@ -213,6 +226,22 @@ class RunConfig:
             answer_end=self.model.writes_text,
             instruction_dim=self.model.instruction_embedding_dim,
         )
+
+    def _check_lora(self) -> None:
+        if self.initial_checkpoint is None:
+            raise ValueError(
+                "RunConfig.lora: found adapters and no base; name it: INITIAL_CHECKPOINT_PATH"
+            )
+        if self.frozen:
+            raise ValueError(
+                f"RunConfig.frozen: found {self.frozen} with RunConfig.lora, where nothing but the "
+                "adapters trains; choose them by LoRA.patterns"
+            )
+        if self.ordinal_action_tokens:
+            raise ValueError(
+                "RunConfig.ordinal_action_tokens: found True with RunConfig.lora, whose base stays "
+                "as it is; leave one of them out"
+            )
 
     def loss_weight(self, task: TaskInfo) -> float:
         """What the loss of a task's examples is multiplied by."""

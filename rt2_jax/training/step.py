@@ -17,6 +17,7 @@ from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.train_state import Model, TrainState, TrainStateInitializer
 
 Batch = Mapping[str, jax.Array]
+Gradients = Callable[[Any, Batch, jax.Array], tuple[Any, jax.Array, SourceSums]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,25 +82,15 @@ class StepConfig:
             )
 
 
-def make_train_step(
-    model: Model,
-    initializer: TrainStateInitializer,
-    partitioner: Partitioner,
-    learning_rate: Callable[[jax.Array], jax.Array],
-    rules: SourceRules,
-    config: StepConfig = StepConfig(),
-) -> TrainStep:
-    """The compiled step: (state, global batch, the run's key) -> (new state, metrics).
+def make_gradients(
+    model: Model, initializer: TrainStateInitializer, rules: SourceRules, config: StepConfig
+) -> Gradients:
+    """What a step computes of its batch, see `make_train_step`.
 
-    `rules` say what counts of the examples of each source. The loss is the sum over all weighted
-    targets divided once: by the sum of their weights, or by what the model's
-    `loss_normalizing_factor` says of the whole batch. (T5X divides within every microbatch and adds
-    up, which multiplies gradients by up to their number.) The key of a step's dropout is a function
-    of the run's key and the step. A step whose loss or gradient is not finite changes nothing but
-    the step. Frozen parameters have no gradient, not in the norm either, and are passed on as they
-    are. The memory of the state given is used again.
+    Returns:
+      (parameters, global batch, the step's key) -> gradients of what trains and the loss, both
+      divided, and the sums for each source.
     """
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, initializer.abstract)
 
     def gradients(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, jax.Array, SourceSums]:
         """Of the loss summed over these examples; the loss; the sums for each source."""
@@ -130,23 +121,56 @@ def make_train_step(
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return jax.lax.scan(add, zeros, parts)[0]
 
-    def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, StepMetrics]:
-        factor = model.loss_normalizing_factor
-        if factor == "AVERAGE_PER_SEQUENCE":  # of an example, before its source's weight
-            weights, _ = normalize_weights(factor, batch)
-            batch = rules.apply({**batch, "decoder_loss_weights": weights})
-            weights = batch["decoder_loss_weights"]
+    def whole(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, jax.Array, SourceSums]:
+        batch, divisor = weigh(model, rules, batch)
+        grads, loss, sources = accumulated(params, batch, rng)
+        return jax.tree.map(lambda grad: grad / divisor, grads), loss / divisor, sources
+
+    return whole
+
+
+def weigh(model: Model, rules: SourceRules, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array]:
+    """The batch with the weights that count in the loss, and what the summed loss is divided by."""
+    factor = model.loss_normalizing_factor
+    if factor == "AVERAGE_PER_SEQUENCE":  # of an example, before its source's weight
+        weights, _ = normalize_weights(factor, batch)
+        batch = rules.apply({**batch, "decoder_loss_weights": weights})
+        weights = batch["decoder_loss_weights"]
+        divisor = jnp.sum(weights)
+    else:
+        batch = rules.apply(batch)
+        weights, divisor = normalize_weights(factor, batch)
+        if factor is None:
             divisor = jnp.sum(weights)
-        else:
-            batch = rules.apply(batch)
-            weights, divisor = normalize_weights(factor, batch)
-            if factor is None:
-                divisor = jnp.sum(weights)
-        divisor = jnp.where(divisor == 0, 1, divisor)
-        batch = {**batch, "decoder_loss_weights": weights}
+    divisor = jnp.where(divisor == 0, 1, divisor)
+    return {**batch, "decoder_loss_weights": weights}, divisor
+
+
+def make_train_step(
+    model: Model,
+    initializer: TrainStateInitializer,
+    partitioner: Partitioner,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    rules: SourceRules,
+    config: StepConfig = StepConfig(),
+) -> TrainStep:
+    """The compiled step: (state, global batch, the run's key) -> (new state, metrics).
+
+    `rules` say what counts of the examples of each source. The loss is the sum over all weighted
+    targets divided once: by the sum of their weights, or by what the model's
+    `loss_normalizing_factor` says of the whole batch. (T5X divides within every microbatch and adds
+    up, which multiplies gradients by up to their number.) The key of a step's dropout is a function
+    of the run's key and the step. A step whose loss or gradient is not finite changes nothing but
+    the step. Frozen parameters have no gradient, not in the norm either, and are passed on as they
+    are. The memory of the state given is used again.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, initializer.abstract)
+
+    gradients = make_gradients(model, initializer, rules, config)
+
+    def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, StepMetrics]:
         rng = jax.random.fold_in(rng, state.step)
-        grads, loss, sources = accumulated(state.params, batch, rng)
-        grads = jax.tree.map(lambda grad: grad / divisor, grads)
+        grads, loss, sources = gradients(state.params, batch, rng)
         norm = optax.tree.norm(grads)
         if config.clip_norm is not None:
             scale = jnp.minimum(1.0, config.clip_norm / norm)
@@ -162,12 +186,17 @@ def make_train_step(
             return jnp.where(finite, new, old)
 
         new = jax.tree.map(choose, optax.apply_updates(trained, updates), trained)
+        average = state.ema
+        if initializer.ema is not None:
+            average = initializer.ema.update(average, new, state.step)
+            average = jax.tree.map(choose, average, state.ema)
         new_state = TrainState(
             step=state.step + 1,
             params=join_frozen(new, kept),
             param_states=jax.tree.map(choose, param_states, state.param_states),
+            ema=average,
         )
-        return new_state, StepMetrics(loss / divisor, norm, rate, ~finite, sources)
+        return new_state, StepMetrics(loss, norm, rate, ~finite, sources)
 
     compiled = jax.jit(
         step,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import jax
@@ -11,7 +13,10 @@ import optax
 from flax import serialization, struct
 
 from rt2_jax.models.losses import ExampleSums
+from rt2_jax.training.ema import EMA
 from rt2_jax.training.freezing import frozen_names, split_frozen
+from rt2_jax.training.lora import ADAPTERS, is_adapted
+from rt2_jax.training.optimizers import with_multipliers
 from rt2_jax.training.partitioning import Partitioner, logical_axes
 
 
@@ -41,18 +46,20 @@ class TrainState:
 
     Attributes:
       step: int32 [], how many steps were taken: the index of the next batch.
-      params: the parameters.
+      params: the parameters; with LoRA base and adapters, see `AdaptedModel`.
       param_states: the optimizer's state, of the parameters that train alone.
+      ema: the average of the parameters that train, see `EMA`; None for none.
     """
 
     step: Any
     params: Any
     param_states: Any
+    ema: Any = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Nested dictionaries, as T5X keeps them in a checkpoint."""
+        """Nested dictionaries, as T5X keeps them in a checkpoint; of LoRA the adapters alone."""
         return {
-            "target": self.params,
+            "target": self.params[ADAPTERS] if is_adapted(self.params) else self.params,
             "state": {
                 "step": self.step,
                 "param_states": serialization.to_state_dict(self.param_states),
@@ -60,11 +67,16 @@ class TrainState:
         }
 
     def restore_state(self, state_dict: Mapping[str, Any]) -> TrainState:
-        """A state of this structure from what `state_dict` gave."""
-        state = state_dict["state"]
+        """A state of this structure from what `state_dict` gave.
+
+        A base is this one's; the average begins with the parameters.
+        """
+        state, params = state_dict["state"], state_dict["target"]
+        if is_adapted(self.params):
+            params = {**self.params, ADAPTERS: params}
         return TrainState(
             step=state["step"],
-            params=state_dict["target"],
+            params=params,
             param_states=serialization.from_state_dict(self.param_states, state["param_states"]),
         )
 
@@ -78,12 +90,21 @@ class TrainStateInitializer:
       transformation: the optimizer of the parameters that train.
       abstract: the state's shapes, dtypes and shardings; no device memory was used for it.
       frozen: the paths of the parameters that don't train.
+      ema: of the parameters that train; None for none.
     """
 
     init: Any = struct.field(pytree_node=False)
     transformation: optax.GradientTransformationExtraArgs = struct.field(pytree_node=False)
     abstract: TrainState
     frozen: frozenset[str] = struct.field(pytree_node=False, default=frozenset())
+    ema: EMA | None = struct.field(pytree_node=False, default=None)
+
+    def begin_ema(self, state: TrainState) -> TrainState:
+        """The state with an average that begins with its parameters, if one is kept."""
+        if self.ema is None:
+            return state
+        trained, _ = split_frozen(state.params, self.frozen)
+        return dataclasses.replace(state, ema=jax.tree.map(jnp.copy, trained))
 
 
 def train_state_initializer(
@@ -92,6 +113,8 @@ def train_state_initializer(
     input_shapes: Mapping[str, tuple[int, ...]],
     input_types: Mapping[str, Any] | None = None,
     frozen: Sequence[str] = (),
+    rate_multipliers: Mapping[str, float] = MappingProxyType({}),
+    ema: EMA | None = None,
 ) -> TrainStateInitializer:
     """Everything about a model's state that is known before memory is used for it.
 
@@ -101,6 +124,8 @@ def train_state_initializer(
       input_shapes: the global shape of every feature of a batch.
       input_types: their dtypes.
       frozen: regular expressions; parameters whose path one of them matches don't train.
+      rate_multipliers: see `with_multipliers`.
+      ema: the average that is kept of what trains; None for none.
 
     Raises:
       TypeError: the model has no optimizer.
@@ -118,7 +143,10 @@ def train_state_initializer(
     shapes = jax.eval_shape(variables, jax.random.key(0))
     axes = logical_axes(shapes["params_axes"])
     names = frozen_names(shapes["params"], frozen)
-    transformation = model.optimizer_def.transformation(split_frozen(axes, names)[0])
+    trained_axes, _ = split_frozen(axes, names)
+    transformation = with_multipliers(
+        model.optimizer_def.transformation(trained_axes), trained_axes, rate_multipliers
+    )
 
     def init(rng: jax.Array) -> TrainState:
         params = variables(rng)["params"]
@@ -137,6 +165,9 @@ def train_state_initializer(
         state,
         shardings,
     )
-    return TrainStateInitializer(
-        jax.jit(init, out_shardings=shardings), transformation, abstract, names
-    )
+    if ema is not None:
+        abstract = dataclasses.replace(abstract, ema=split_frozen(abstract.params, names)[0])
+    compiled = jax.jit(init, out_shardings=shardings)
+    initializer = TrainStateInitializer(compiled, transformation, abstract, names, ema)
+    # Not compiled with the rest: a step is given its memory, so parameters and average need two.
+    return dataclasses.replace(initializer, init=lambda rng: initializer.begin_ema(compiled(rng)))

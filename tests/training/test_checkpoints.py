@@ -13,11 +13,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rt2_jax.training.checkpoints import (
     Checkpoints,
     checkpoint_path,
-    export_params,
     latest_checkpoint,
     read_description,
     restore_params,
 )
+from rt2_jax.training.export import export_params
 from rt2_jax.training.train_state import TrainState
 
 DATASET, DESCRIPTION = {"seed": 3, "step": 5}, {"model": {"class": "Tiny"}, "statistics": {}}

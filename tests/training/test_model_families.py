@@ -17,6 +17,7 @@ from rt2_jax.models.config import (
 )
 from rt2_jax.models.make_model import make_model
 from rt2_jax.training.adafactor import Adafactor
+from rt2_jax.training.lora import ADAPTERS, BASE, AdaptedModel, LoRA, merge
 from rt2_jax.training.mesh import MeshShape, make_mesh
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.train_state import train_state_initializer
@@ -144,6 +145,78 @@ def test_eight_devices_give_the_loss_and_the_gradients_of_one(family, mesh):
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
     # Some gradients are 0 but for rounding, such as that of the keys' bias.
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(of_one))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest),
+        gradients,
+        of_one,
+    )
+
+
+def adapted(family, mesh):
+    """The model with adapters of all its kernels, a batch, the mesh, and what makes states."""
+    config = CONFIGS[family]
+    spec = InputSpec(
+        config.image_slots,
+        config.image_size,
+        5,
+        4,
+        placeholders_per_image=config.placeholders_per_image,
+        answer_end=config.writes_text,
+    )
+    batch = batch_of(spec)
+    inputs = (
+        {name: value.shape for name, value in batch.items()},
+        {name: value.dtype for name, value in batch.items()},
+    )
+    lora = LoRA((".*",), rank=2, alpha=4.0)
+    model = AdaptedModel(make_model(config, Adafactor()), lora, *inputs)
+    devices = jax.devices()[: 1 if mesh == "one" else 8]
+    partitioner = Partitioner(make_mesh(MeshShape(**MESHES[mesh]), devices))
+    initializer = train_state_initializer(model, partitioner, *inputs, frozen=("base/.*",))
+    return model, batch, partitioner, initializer
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_every_kernel_of_every_kind_of_model_can_have_adapters_on_a_mesh(family):
+    model, _, _, initializer = adapted(family, "mixed")
+    params = initializer.abstract.params
+    names = set(model.layouts)
+    assert {"vision_projection/kernel", "vision/layers/mlp/wi/kernel"} <= names
+    assert not [name for name in names if name.endswith(("/scale", "/bias"))]
+    merged = jax.eval_shape(
+        functools.partial(merge, layouts=model.layouts, scale=2.0), params[BASE], params[ADAPTERS]
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), merged, params[BASE])
+    held = sum(leaf.size for leaf in jax.tree.leaves(initializer.abstract.param_states))
+    assert held < sum(leaf.size for leaf in jax.tree.leaves(params[ADAPTERS])) * 1.5
+
+
+@pytest.mark.slow
+def test_eight_devices_give_the_gradients_of_adapters_that_one_gives():
+    found = []
+    for mesh in ("one", "mixed"):
+        model, batch, partitioner, initializer = adapted("palme", mesh)
+        draw = np.random.default_rng(1)
+        params = jax.tree.map(
+            lambda leaf, draw=draw: jax.device_put(
+                draw.normal(scale=leaf.shape[0] ** -0.5, size=leaf.shape).astype(leaf.dtype),
+                leaf.sharding,
+            ),
+            initializer.abstract.params,
+        )
+
+        def loss(adapters, base, batch, model=model):
+            sums = model.example_sums({BASE: base, ADAPTERS: adapters}, batch)
+            return sums.cross_entropy.sum()
+
+        with partitioner.active():
+            value = jax.jit(jax.value_and_grad(loss))(
+                params[ADAPTERS], params[BASE], partitioner.to_devices(batch)
+            )
+        found.append(jax.device_get(value))
+    (expected, of_one), (value, gradients) = found
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(of_one))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest),
