@@ -15,6 +15,7 @@ from rt2_jax.models.attention import attend
 from rt2_jax.models.layer_stack import ATTENTION_OUTPUT, ATTENTION_PROJECTION, MLP_HIDDEN, RESIDUAL
 from rt2_jax.models.products import matmul
 from rt2_jax.models.rotary import Rotation, rotate
+from rt2_jax.models.sharding import constrain, constrain_residual, enter_block, parameter_layout
 
 FIXED_AXIS = "relpos_buckets"
 """The logical axis of parameter dimensions that are never sharded: pixels of a patch, places.
@@ -40,11 +41,6 @@ def partitioned(init: Initializer, axes: Sequence[str]) -> Initializer:
     return nn.with_logical_partitioning(init, tuple(axes))
 
 
-def constrain(x: jax.Array) -> jax.Array:
-    """Activations [B, L, E] are laid out as the logical axis rules say, where there are any."""
-    return nn.with_logical_constraint(x, ("batch", "length", "embed"))
-
-
 class Dense(nn.Module):
     """`x @ kernel (+ bias)` over the last axis."""
 
@@ -60,7 +56,8 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", partitioned(self.kernel_init, self.axes), (x.shape[-1], self.features)
         )
-        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype))
+        layout = parameter_layout(self.axes)
+        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), layout)
         if self.use_bias:
             bias_init = partitioned(nn.initializers.zeros_init(), self.axes[1:])
             x += self.param("bias", bias_init, (self.features,)).astype(self.dtype)
@@ -142,7 +139,7 @@ class Mlp(nn.Module):
             projected = checkpoint_name(projected, MLP_HIDDEN)
             hidden = hidden * _ACTIVATIONS[activation](projected)
         hidden = dropout(self.dropout_rate)(hidden, deterministic)
-        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
+        hidden = constrain(hidden, ("batch", "length", "mlp"))
         return Dense(features, ("mlp", "embed"), self.dtype, self.use_bias, name="wo")(hidden)
 
 
@@ -307,16 +304,17 @@ class EncoderLayer(nn.Module):
             name="mlp",
         )
         name = "layer_norm" if self.parallel_block else "pre_attention_layer_norm"
-        normed = self.norm(self.dtype, name=name)(x)
+        normed = enter_block(self.norm(self.dtype, name=name)(x))
         attended = attention(normed, *attention.keys_and_values(normed), mask, bias, deterministic)
         if self.parallel_block:
             # One mask for the sum, as where one product gives both (flaxformer's fused layer).
             added = drop(attended + mlp(normed, deterministic), deterministic)
         else:
-            x = checkpoint_name(x + drop(attended, deterministic), RESIDUAL)
-            normed = self.norm(self.dtype, name="pre_mlp_layer_norm")(x)
+            x = constrain_residual(x + drop(attended, deterministic))
+            x = checkpoint_name(x, RESIDUAL)
+            normed = enter_block(self.norm(self.dtype, name="pre_mlp_layer_norm")(x))
             added = drop(mlp(normed, deterministic), deterministic)
-        return constrain(x + added), None
+        return constrain_residual(x + added), None
 
 
 class TokenEmbedder(nn.Module):

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rt2_jax.models.sharding import Layout, gather_parameter, scatter_gradient
 
-@jax.custom_vjp
-def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(x: jax.Array, kernel: jax.Array, layout: Layout | None = None) -> jax.Array:
     """`x @ kernel`: [..., in] and [in, out] -> [..., out].
+
+    `layout` is the kernel's (`parameter_layout`): it is gathered for the product and once more for
+    its gradient, so that no gathered kernel is kept in between.
 
     On CPUs the kernel's gradient is a product of two matrices. As one over all leading axes, XLA
     copies an operand transposed, and draws what made that operand into the copy, element by element
     across the whole of memory. Elsewhere nothing is flattened: leading axes may be sharded.
     """
-    return x @ kernel
+    return x @ gather_parameter(kernel, layout)
 
 
-def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-    return x @ kernel, (x, kernel)
+def _matmul_forward(
+    x: jax.Array, kernel: jax.Array, layout: Layout | None
+) -> tuple[jax.Array, tuple]:
+    return matmul(x, kernel, layout), (x, kernel)
 
 
-def _matmul_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _matmul_backward(
+    layout: Layout | None, saved: tuple, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     of_kernel = lax.platform_dependent(x, gradient, cpu=_flat_product, default=_product)
-    return gradient @ kernel.T, of_kernel
+    of_x = gradient @ gather_parameter(kernel, layout).T
+    return of_x, scatter_gradient(of_kernel, layout)
 
 
 def _flat_product(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
@@ -15,6 +16,7 @@ from rt2_jax.training.freezing import check_patterns
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
 from rt2_jax.training.optimizers import Optimizer
+from rt2_jax.training.partitioning import logical_axis_rules
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig
 
@@ -60,6 +62,9 @@ class RunConfig:
         each task then goes on where it was, and the robots of both keep their bounds.
       workers: processes that make examples; 0 for a thread.
       mesh: of the devices.
+      logical_axis_rules: pairs of a logical axis and the mesh axes that divide it, before the
+        standard ones (`LOGICAL_AXIS_RULES`): the first that fits wins.
+      sequence_parallel: between blocks, activations are divided along their length by `tensor`.
       step: microbatches and clipping.
       frozen: regular expressions; parameters whose whole path, as `vision/norm/scale`, one of them
         matches stay as they are: no gradient, no decay, no optimizer state.
@@ -108,6 +113,8 @@ class RunConfig:
     may_change_data: bool = False
     workers: int = 0
     mesh: MeshShape = MeshShape()
+    logical_axis_rules: tuple[Any, ...] = ()
+    sequence_parallel: bool = False
     step: StepConfig = StepConfig()
     frozen: tuple[str, ...] = ()
     z_loss: float = 0.0
@@ -148,6 +155,7 @@ class RunConfig:
             if value is not None and value < least:
                 raise ValueError(f"RunConfig.{name}: found {value}, expected {least} or more")
         check_patterns(self.frozen)
+        logical_axis_rules(self.logical_axis_rules)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"RunConfig.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"

@@ -12,6 +12,7 @@ from rt2_jax.models.losses import example_sums
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.optimizers import AdamW
+from rt2_jax.training.partitioning import logical_axis_rules
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig, make_train_step
 from rt2_jax.training.train_state import train_state_initializer
@@ -24,7 +25,12 @@ MESHES = {
     "fsdp": {"data": 1, "fsdp": 8},
     "tensor": {"data": 1, "tensor": 8},
     "mixed": {"data": 2, "fsdp": 2, "tensor": 2},
+    "replicas": {"replica": 2, "data": 1, "fsdp": 2, "tensor": 2},
+    "sequence": {"data": 1, "fsdp": 2, "sequence": 2, "tensor": 2},
+    "sequence of two": {"replica": 2, "data": 2, "sequence": 2},
 }
+SEQUENCE_PARALLEL = ("sequence", "tensor", "replicas")
+DEFAULT = ("mixed", "sequence")
 
 
 class Bigrams:
@@ -79,10 +85,16 @@ def on_one(tiny):
 
 @pytest.mark.parametrize(
     "mesh",
-    ["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in MESHES if name != "mixed")],
+    [
+        *DEFAULT,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in MESHES if name not in DEFAULT),
+    ],
 )
 def test_a_mesh_of_eight_devices_gives_the_losses_of_one(mesh, on_one, tiny):
     partitioner = tiny.make_partitioner(8, **MESHES[mesh])
+    if mesh in SEQUENCE_PARALLEL:
+        rules = logical_axis_rules(sequence_parallel=True)
+        partitioner = dataclasses.replace(partitioner, rules=rules)
     state, metrics = steps(tiny.make_model(), partitioner, tiny.Batches())
     assert_same(metrics, on_one[1], rtol=2e-4, atol=1e-6)
     assert_same(state.params, on_one[0].params, rtol=1e-3, atol=2e-4)
