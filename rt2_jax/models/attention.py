@@ -67,15 +67,18 @@ def attend(
             f"implementation: found {implementation!r}, expected one of "
             f"{', '.join(IMPLEMENTATIONS)}"
         )
-    if mesh_axes(("length",))[0]:
-        # Queries of every part of the length need all keys.
-        keys, values = (constrain(x, ("batch", None, "heads", "kv")) for x in (keys, values))
+    # Left to itself, XLA carries the division of the residual stream into the weights' gradients.
+    # Queries of every part of the length need all keys.
+    queries = constrain(queries, ("batch", "length", "heads", "kv"))
+    keys, values = (constrain(x, ("batch", None, "heads", "kv")) for x in (keys, values))
     if implementation == "fused":
         reason = _why_not_fused(queries, keys, dropout)
         if reason is None:
-            return _fused(queries, keys, values, mask, bias, scale)
+            mixed = _fused(queries, keys, values, mask, bias, scale)
+            return constrain(mixed, ("batch", "length", "heads", "kv"))
         _say_once(where, reason)
-    return _by_xla(queries, keys, values, mask, bias, scale, dropout)
+    mixed = _by_xla(queries, keys, values, mask, bias, scale, dropout)
+    return constrain(mixed, ("batch", "length", "heads", "kv"))
 
 
 def _by_xla(

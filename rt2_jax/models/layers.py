@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from rt2_jax.models.attention import attend
 from rt2_jax.models.layer_stack import ATTENTION_OUTPUT, ATTENTION_PROJECTION, MLP_HIDDEN, RESIDUAL
-from rt2_jax.models.products import matmul
+from rt2_jax.models.products import look_up, matmul
 from rt2_jax.models.rotary import Rotation, rotate
 from rt2_jax.models.sharding import constrain, constrain_residual, enter_block, parameter_layout
 
@@ -334,7 +334,7 @@ class TokenEmbedder(nn.Module):
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """int32 [B, L] -> [B, L, E]."""
-        return jnp.take(self.embedding, tokens, axis=0).astype(self.dtype)
+        return look_up(self.embedding, tokens, self.dtype, parameter_layout(("vocab", "embed")))
 
 
 def bias_of_buckets(table: jax.Array, buckets: jax.Array) -> jax.Array:

@@ -1,8 +1,9 @@
-"""Two products whose gradients XLA compiles badly for CPUs as `jax.grad` writes them."""
+"""Products with parameters whose gradients XLA compiles badly as `jax.grad` writes them."""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,35 @@ def _product(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def look_up(table: jax.Array, tokens: jax.Array, dtype: Any, layout: Layout | None) -> jax.Array:
+    """Rows of a table [vocab, E] at int32 [...] -> `dtype` [..., E].
+
+    The table is gathered in `dtype`, by its `layout`. Its gradient is added up in its own dtype,
+    for a row may be taken many times.
+    """
+    if layout is None:
+        return jnp.take(table, tokens, axis=0).astype(dtype)
+    return jnp.take(gather_parameter(table.astype(dtype), layout), tokens, axis=0)
+
+
+def _look_up_forward(
+    table: jax.Array, tokens: jax.Array, dtype: Any, layout: Layout | None
+) -> tuple[jax.Array, tuple]:
+    return look_up(table, tokens, dtype, layout), (tokens, table)
+
+
+def _look_up_backward(
+    dtype: Any, layout: Layout | None, saved: tuple, gradient: jax.Array
+) -> tuple[jax.Array, None]:
+    tokens, table = saved
+    taken = jax.linear_transpose(lambda table: jnp.take(table, tokens, axis=0), table)
+    return scatter_gradient(taken(gradient.astype(table.dtype))[0], layout), None
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 @jax.custom_vjp

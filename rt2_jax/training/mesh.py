@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh
 # computes wrong activations when `fsdp` and `tensor` are both divided.
 MESH_AXES = ("replica", "fsdp", "data", "sequence", "tensor")
 
-# What `mesh_utils` wants: the last moves the most bytes and gets the nearest neighbours.
+# The last moves the most bytes and gets the nearest neighbours (what `mesh_utils` wants, too).
 _BY_TRAFFIC = ("replica", "data", "fsdp", "sequence", "tensor")
 
 # They exchange nothing but gradients, once a step: a data-centre network is fast enough.
@@ -83,8 +83,9 @@ def place_devices(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarra
 
     In a slice of TPUs the axes follow the torus, `tensor` along its nearest neighbours. Several
     slices are divided by `replica`, and what it leaves of them by `data`; no other axis crosses the
-    network between slices. Devices of other platforms stand in the order of their processes, so
-    that a replica is a group of whole processes, and `tensor` stays in a process if it can.
+    network between slices. Devices of other platforms stand in the order of their processes: a
+    replica is a group of whole processes, and `tensor`, `sequence` and `fsdp`, in this order, stay
+    in one process if they fit.
 
     Raises:
       ValueError: an axis would cross slices, or a replica would hold parts of processes.
@@ -105,6 +106,10 @@ def place_devices(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarra
             list(devices),
             allow_split_physical_axes=True,
         )
+    return _in_order_of_mesh(placed)
+
+
+def _in_order_of_mesh(placed: np.ndarray) -> np.ndarray:
     return placed.transpose([_BY_TRAFFIC.index(name) for name in MESH_AXES])
 
 
@@ -134,4 +139,4 @@ def _by_process(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarray:
         )
     placed = np.empty(len(ordered), dtype=object)
     placed[:] = ordered
-    return placed.reshape([sizes[name] for name in MESH_AXES])
+    return _in_order_of_mesh(placed.reshape([sizes[name] for name in _BY_TRAFFIC]))

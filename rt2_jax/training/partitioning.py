@@ -22,8 +22,7 @@ LogicalAxisRules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 LOGICAL_AXIS_RULES: LogicalAxisRules = (
     # In this order: with `data` before `fsdp`, XLA (jax 0.10.2, on CPU) computes wrong activations
-    # when `fsdp` and `tensor` are both divided. The mesh has the same order, so that the rows of a
-    # process stay together.
+    # when `fsdp` and `tensor` are both divided. The mesh has the same order.
     ("batch", ("replica", "fsdp", "data")),
     ("vocab", "tensor"),
     ("mlp", "tensor"),
