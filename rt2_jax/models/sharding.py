@@ -70,11 +70,13 @@ def parameter_layout(names: Sequence[str]) -> Layout | None:
 
     What divides both parameters and batch is gathered before it is used (ZeRO-3).
     """
-    if jax.sharding.get_abstract_mesh().size <= 1:
+    if jax.sharding.get_abstract_mesh().empty:
         return None
     held, (batch,) = mesh_axes(names), mesh_axes(("batch",))
     used = tuple(tuple(name for name in axes if name not in batch) for axes in held)
-    return None if held == used else (PartitionSpec(*held), PartitionSpec(*used))
+    if sum(map(parts, held)) == sum(map(parts, used)):
+        return None
+    return PartitionSpec(*held), PartitionSpec(*used)
 
 
 def gather_parameter(x: jax.Array, layout: Layout | None) -> jax.Array:

@@ -27,10 +27,8 @@ MESHES = {
     "mixed": {"data": 2, "fsdp": 2, "tensor": 2},
     "replicas": {"replica": 2, "data": 1, "fsdp": 2, "tensor": 2},
     "sequence": {"data": 1, "fsdp": 2, "sequence": 2, "tensor": 2},
-    "sequence of two": {"replica": 2, "data": 2, "sequence": 2},
 }
 SEQUENCE_PARALLEL = ("sequence", "tensor", "replicas")
-DEFAULT = ("mixed", "sequence")
 
 
 class Bigrams:
@@ -85,10 +83,7 @@ def on_one(tiny):
 
 @pytest.mark.parametrize(
     "mesh",
-    [
-        *DEFAULT,
-        *(pytest.param(name, marks=pytest.mark.slow) for name in MESHES if name not in DEFAULT),
-    ],
+    ["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in MESHES if name != "mixed")],
 )
 def test_a_mesh_of_eight_devices_gives_the_losses_of_one(mesh, on_one, tiny):
     partitioner = tiny.make_partitioner(8, **MESHES[mesh])
@@ -117,6 +112,24 @@ def test_a_vision_language_model_accumulates_to_the_whole_batch(on_one, tiny):
     config = StepConfig(num_microbatches=4)
     _, metrics = steps(tiny.make_model(), tiny.make_partitioner(), tiny.Batches(), 2, config)
     assert_same(metrics, on_one[1], rtol=2e-4, atol=1e-6)
+
+
+def test_each_device_accumulates_its_part_of_the_gradient_alone(tiny, tmp_path):
+    options = {"xla_dump_to": str(tmp_path), "xla_dump_hlo_pass_re": "spmd-partitioning"}
+    config = StepConfig(num_microbatches=4, compiler_options=options)
+    partitioner = tiny.make_partitioner(8, data=1, fsdp=8)
+    steps(Bigrams(AdamW()), partitioner, tiny.Batches(32), 1, config)
+    (text,) = [path.read_text() for path in tmp_path.glob("*jit_step*after_spmd-part*.txt")]
+    (loop,) = [line for line in text.splitlines() if " while(" in line]
+    assert "f32[1,32]" in loop and "f32[32,1]" in loop, loop  # kernel and embedding
+    gathered = {"f32[8,32]": 1, "f32[32,8]": 1}  # the parameters themselves, once
+    assert all(loop.count(shape) <= count for shape, count in gathered.items()), loop
+
+
+def test_an_option_that_the_compiler_does_not_know_is_refused(tiny):
+    config = StepConfig(compiler_options={"xla_no_such_option": "1"})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        steps(Bigrams(AdamW()), tiny.make_partitioner(), tiny.Batches(), 1, config)
 
 
 @pytest.mark.parametrize(
