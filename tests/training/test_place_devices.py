@@ -28,9 +28,7 @@ def tpus(topology, slices=1):
     options = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
     if slices > 1:
         options["num_slices"] = slices
-    return topologies.get_topology_desc(
-        platform="tpu", topology_name=topology, **options
-    ).devices
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
 
 
 def place(shape, devices):
