@@ -38,6 +38,9 @@ def page() -> str:
     for path in sorted(SHIPPED.glob("*/*.gin")):
         if path.name != "base.gin":
             lines += _file(path)
+    lines += ["", "## Presets of models on chips", "", "See [sharding](sharding.md#presets).", ""]
+    lines += ["| file | for | values |", "|---|---|---|"]
+    lines += [_preset(path) for path in sorted(SHIPPED.glob("*/*/*.gin"))]
     lines += ["", "## Classes", ""]
     lines += [f"- `{name}`: {_first_line(cls)}" for name, cls in CONFIGURABLES.items()]
     return "\n".join(lines) + "\n"
@@ -59,6 +62,12 @@ def _file(path: Path) -> list[str]:
         f"| `{name}` | {_value(text)} |" for name, (text, _) in {**macros, **bindings}.items()
     ]
     return lines
+
+
+def _preset(path: Path) -> str:
+    first = path.read_text().splitlines()[0].removeprefix("# ")
+    values = ", ".join(f"`{name} = {text}`" for name, (text, _) in _macros(path)[1].items())
+    return f"| `{path.relative_to(SHIPPED)}` | {first} | {values} |"
 
 
 Values = dict[str, tuple[str, str]]

@@ -91,8 +91,14 @@ def gather_parameter(x: jax.Array, layout: Layout | None) -> jax.Array:
 
 
 def scatter_gradient(x: jax.Array, layout: Layout | None) -> jax.Array:
-    """A parameter's gradient as the parameter is held: added up and scattered at once."""
-    return x if layout is None else jax.lax.with_sharding_constraint(x, layout[0])
+    """A parameter's gradient as the parameter is held: added up and scattered at once.
+
+    The barrier keeps sum and cut together: XLA takes the cut into each of what reads the gradient,
+    its norm and the optimizer, and is left with a sum on all devices, for twice the bytes.
+    """
+    if layout is None:
+        return x
+    return jax.lax.optimization_barrier(jax.lax.with_sharding_constraint(x, layout[0]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

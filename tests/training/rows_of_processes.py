@@ -23,6 +23,11 @@ from rt2_jax.training.partitioning import Partitioner  # noqa: E402
 ROWS = 8
 WHOLE = np.arange(ROWS * 3, dtype=np.float32).reshape(ROWS, 3)
 
+
+def weighted_sum(x):
+    return jnp.sum(x * jnp.arange(ROWS, dtype=jnp.float32)[:, None])
+
+
 for shape, rows in (
     (MeshShape(data=1, tensor=2 * count), ROWS),  # all processes read all rows
     (MeshShape(data=count // 2, tensor=4), ROWS // (count // 2)),  # two read the same rows
@@ -35,7 +40,7 @@ for shape, rows in (
     assert batch.shape == WHOLE.shape
     for shard in batch.addressable_shards:
         np.testing.assert_array_equal(np.asarray(shard.data), WHOLE[shard.index])
-    weights = jnp.arange(ROWS, dtype=jnp.float32)[:, None]
-    total = jax.jit(lambda x: jnp.sum(x * weights), out_shardings=partitioner.replicated)(batch)
+
+    total = jax.jit(weighted_sum, out_shardings=partitioner.replicated)(batch)
     np.testing.assert_allclose(np.asarray(total), np.sum(WHOLE * np.arange(ROWS)[:, None]))
 print("all rows in their places", flush=True)

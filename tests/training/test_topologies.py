@@ -31,9 +31,10 @@ VALUES = {
 def said(preset):
     """The first line: the smallest and the largest mesh, and the global batch size."""
     first = (SHIPPED / preset).read_text().splitlines()[0]
-    found = re.search(r": (\d+) to (\d+) \w+ at a global batch of (\d+)\.", first)
+    found = re.search(r": (\d+)(?: to (\d+))? \w+ at a global batch of (\d+)\.", first)
     assert found, first
-    return map(int, found.groups())
+    smallest, largest, batch_size = found.groups()
+    return int(smallest), int(largest or smallest), int(batch_size)
 
 
 @functools.cache
