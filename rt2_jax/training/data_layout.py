@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -81,6 +82,7 @@ def _parts_of_processes(sharding: NamedSharding) -> dict[int, tuple[int, ...]]:
     names = (axes,) if isinstance(axes, str) else tuple(axes or ())
     count = int(np.prod([sharding.mesh.shape[name] for name in names], dtype=int))
     held: dict[int, set[int]] = {}
+    device: Any
     for device, (rows, *_) in sharding.devices_indices_map((count,)).items():
         held.setdefault(device.process_index, set()).add(rows.start or 0)
     return {process: tuple(sorted(parts)) for process, parts in held.items()}

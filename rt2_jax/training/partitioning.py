@@ -180,7 +180,8 @@ class Partitioner:
             shape = (len(value) // here * parts, *value.shape[1:])
             rows = self.data_layout(shape[0]).rows
 
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None
                 begin, end, _ = index[0].indices(shape[0])
                 first = int(np.searchsorted(rows, begin))
                 return value[first : first + end - begin]
