@@ -66,6 +66,9 @@ def page() -> str:
     for path in sorted(SHIPPED.glob("*/*.gin")):
         if path.name != "base.gin":
             lines += _file(path)
+    lines += ["", "## Presets of models on chips", "", "See [sharding](sharding.md#presets).", ""]
+    lines += ["| file | for | values |", "|---|---|---|"]
+    lines += [_preset(path) for path in sorted(SHIPPED.glob("*/*/*.gin"))]
     lines += ["", "## Classes", ""]
     classes = [*CONFIGURABLES.items(), *((cls.__name__, cls) for cls in JOBS)]
     lines += [f"- `{name}`: {_first_line(cls)}" for name, cls in classes]
@@ -91,6 +94,12 @@ def _file(path: Path) -> list[str]:
         ]
     lines += ["", "| name | value |", "|---|---|"]
     return lines + [f"| `{name}` | {_value(text)} |" for name, (text, _) in values.items()]
+
+
+def _preset(path: Path) -> str:
+    first = path.read_text().splitlines()[0].removeprefix("# ")
+    values = ", ".join(f"`{name} = {text}`" for name, (text, _) in _macros(path)[1].items())
+    return f"| `{path.relative_to(SHIPPED)}` | {first} | {values} |"
 
 
 Values = dict[str, tuple[str, str]]

@@ -49,6 +49,7 @@ def train_batches(
     start: Start = Start(),
     host: int = 0,
     hosts: int = 1,
+    rows: Sequence[int] | None = None,
     workers: int = 0,
 ) -> grain.IterDataset:
     """This host's part of every global batch from `start_step` on, without end.
@@ -56,7 +57,8 @@ def train_batches(
     The global batch of step s is a function of (seed, examples, shares, global batch size, start,
     s). Which examples of a task come in which order, and how each is augmented, is a function of
     (seed, the task's name, how many came before) alone, so it is the same in every mixture. Host h
-    of H reads the h-th of H equal blocks of a batch. Call `close()` on the iterator when done.
+    of H reads the h-th of H equal blocks of a batch, or the rows given. Call `close()` on the
+    iterator when done.
 
     Args:
       examples: of each task, from `mixture_examples`.
@@ -67,28 +69,37 @@ def train_batches(
       start: where the mixture's order begins.
       host: this host's number.
       hosts: how many there are.
+      rows: which of a global batch this host reads, where that is no block of its own.
       workers: processes that make examples, 0 for none. Programs that start workers need the guard
         `if __name__ == "__main__"`, as all that start processes.
 
     Returns:
-      An iterable of dicts of arrays [global_batch_size / hosts, ...], see `TaskExamples.example`.
+      An iterable of dicts of arrays [global_batch_size / hosts, ...] or [len(rows), ...], see
+      `TaskExamples.example`.
 
     Raises:
       ValueError: the batch size is no multiple of `hosts`, or a number is out of its range.
     """
     _check_numbers(global_batch_size, start_step, start, host, hosts, workers)
+    rows = host_rows(global_batch_size, host, hosts) if rows is None else rows
     names = [task.name for task in examples]
     parts = [shuffled_examples(task, seed) for task in examples]
     mixed = grain.MapDataset.select_from_datasets(parts, start.order(names, shares))
     first = (start_step - start.step) * global_batch_size
-    block = _HostBlocks(mixed, global_batch_size, host, hosts, first)
-    batches = block.batch(global_batch_size // hosts, drop_remainder=True)
+    mine = _HostRows(mixed, global_batch_size, rows, first)
+    batches = mine.batch(len(rows), drop_remainder=True)
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     if workers:
         _parse_flags()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         dataset = dataset.mp_prefetch(options)  # whole batches, in turn
     return dataset
+
+
+def host_rows(global_batch_size: int, host: int, hosts: int) -> range:
+    """The h-th of H equal blocks of a global batch."""
+    block = global_batch_size // hosts
+    return range(host * block, (host + 1) * block)
 
 
 def shuffled_examples(task: TaskExamples, seed: int) -> grain.MapDataset:
@@ -129,6 +140,7 @@ class MixtureBatches:
       may_change: whether `set_state` goes on from the state of another mixture or batch size.
       host: this host's number.
       hosts: how many there are.
+      rows: which of a global batch this host reads; by default the host's block.
       workers: processes that make examples. With 0 a thread makes the next batch while the one
         before is used.
 
@@ -146,6 +158,7 @@ class MixtureBatches:
         may_change: bool = False,
         host: int = 0,
         hosts: int = 1,
+        rows: Sequence[int] | None = None,
         workers: int = 0,
     ) -> None:
         _check_numbers(global_batch_size, 0, Start(), host, hosts, workers)
@@ -154,6 +167,7 @@ class MixtureBatches:
         self._examples = list(examples)
         self._seed, self._global_batch_size = seed, global_batch_size
         self._host, self._hosts, self._workers = host, hosts, workers
+        self._rows = host_rows(global_batch_size, host, hosts) if rows is None else rows
         self._data = {"manifest": manifest.hash, "global_batch_size": global_batch_size}
         self._may_change = may_change
         self._step = 0
@@ -173,8 +187,7 @@ class MixtureBatches:
             global_batch_size=self._global_batch_size,
             start_step=self._step,
             start=self._start,
-            host=self._host,
-            hosts=self._hosts,
+            rows=self._rows,
             workers=self._workers,
         )
         if not self._workers:
@@ -310,16 +323,15 @@ class _MakeExample(grain.transforms.RandomMap):
         return self._task.example(element, rng)
 
 
-class _HostBlocks(grain.MapDataset):
-    """Host h's blocks of the global batches, one after the other, as one endless data set."""
+class _HostRows(grain.MapDataset):
+    """A host's rows of the global batches, one after the other, as one endless data set."""
 
     def __init__(
-        self, parent: grain.MapDataset, batch: int, host: int, hosts: int, first: int
+        self, parent: grain.MapDataset, batch: int, rows: Sequence[int], first: int
     ) -> None:
         super().__init__(parent)
-        self._batch = batch
-        self._block = batch // hosts
-        self._first = first + host * self._block
+        self._batch, self._first = batch, first
+        self._rows = [int(row) for row in rows]
 
     def __len__(self) -> int:
         return ENDLESS
@@ -327,8 +339,8 @@ class _HostBlocks(grain.MapDataset):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.slice(index)
-        step, position = divmod(index, self._block)
-        return self._parent[self._first + step * self._batch + position]
+        step, position = divmod(index, len(self._rows))
+        return self._parent[self._first + step * self._batch + self._rows[position]]
 
 
 def _parse_flags() -> None:

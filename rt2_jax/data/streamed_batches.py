@@ -69,12 +69,11 @@ class StreamedBatches(MixtureBatches):
             for source, task in enumerate(self._examples)
             if task.name in self._streams
         }
-        block = self._global_batch_size // self._hosts
         for step in itertools.count(begin - self._start.step):
-            first = step * self._global_batch_size + self._host * block
+            first = step * self._global_batch_size
             rows = []
-            for place in range(first, first + block):
-                source, number = self._order[place]
+            for row in self._rows:
+                source, number = self._order[first + int(row)]
                 rows.append(next(streams[source]) if source in streams else parts[source][number])
             yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

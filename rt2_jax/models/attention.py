@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from rt2_jax.models.config import IMPLEMENTATIONS
 from rt2_jax.models.products import add_bias
 from rt2_jax.models.recomputed import masked_softmax
+from rt2_jax.models.sharding import constrain, mesh_axes, parts
 
 _LOG = logging.getLogger("rt2_jax.models")
 _MASKED = -1e10  # as T5X's: far below any logit, and finite, so that a row of them has no NaN
@@ -68,12 +67,18 @@ def attend(
             f"implementation: found {implementation!r}, expected one of "
             f"{', '.join(IMPLEMENTATIONS)}"
         )
+    # Left to itself, XLA carries the division of the residual stream into the weights' gradients.
+    # Queries of every part of the length need all keys.
+    queries = constrain(queries, ("batch", "length", "heads", "kv"))
+    keys, values = (constrain(x, ("batch", None, "heads", "kv")) for x in (keys, values))
     if implementation == "fused":
         reason = _why_not_fused(queries, keys, dropout)
         if reason is None:
-            return _fused(queries, keys, values, mask, bias, scale)
+            mixed = _fused(queries, keys, values, mask, bias, scale)
+            return constrain(mixed, ("batch", "length", "heads", "kv"))
         _say_once(where, reason)
-    return _by_xla(queries, keys, values, mask, bias, scale, dropout)
+    mixed = _by_xla(queries, keys, values, mask, bias, scale, dropout)
+    return constrain(mixed, ("batch", "length", "heads", "kv"))
 
 
 def _by_xla(
@@ -119,13 +124,12 @@ def _why_not_fused(queries: jax.Array, keys: jax.Array, dropout: Dropout | None)
         return f"{queries.shape[1]} queries of {keys.shape[1]} keys, fewer than {_LANES}"
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size > 1:
-        batch, heads = _mesh_axes()
-        rows, parts = _parts(batch), _parts(heads)
+        rows, heads = (parts(axes) for axes in mesh_axes(("batch", "heads")))
         if len(queries) % rows:
             return f"{len(queries)} rows cannot be divided into {rows} parts of the mesh"
         of_keys = keys.shape[2] if keys.shape[2] > 1 else queries.shape[2]
-        if of_keys % parts:
-            return f"{of_keys} heads cannot be divided into {parts} parts of the mesh"
+        if of_keys % heads:
+            return f"{of_keys} heads cannot be divided into {heads} parts of the mesh"
     return None
 
 
@@ -199,20 +203,22 @@ def _on_every_device(
     kernel = functools.partial(_rows, scale=scale)
     if jax.sharding.get_abstract_mesh().size <= 1:
         return kernel(q, k, v, bias, seen)
-    rows, heads = _mesh_axes()
+    rows, heads, length = mesh_axes(("batch", "heads", "length"))
+    if q.shape[3] % (parts(length) * _LANES):
+        length = ()  # every device takes all queries
     # A single head of keys is whole on every device, and its query heads are divided.
-    by_group = (None, heads) if q.shape[1] == 1 else (heads, None)
+    by_group = ((), heads) if q.shape[1] == 1 else (heads, ())
 
     def spec(x: jax.Array | None, *axes: Any) -> PartitionSpec | None:
         if x is None:
             return None
-        return PartitionSpec(*(None if n == 1 else a for n, a in zip(x.shape, axes, strict=False)))
+        return PartitionSpec(*(() if n == 1 else a for n, a in zip(x.shape, axes, strict=False)))
 
-    q_spec = spec(q, rows, *by_group)
+    q_spec = spec(q, rows, *by_group, length)
     kv_spec = spec(k, rows, by_group[0])
     return jax.shard_map(
         kernel,
-        in_specs=(q_spec, kv_spec, kv_spec, spec(bias, rows, *by_group), spec(seen, rows)),
+        in_specs=(q_spec, kv_spec, kv_spec, spec(bias, rows, *by_group, length), spec(seen, rows)),
         out_specs=q_spec,
         check_vma=False,
     )(q, k, v, bias, seen)
@@ -286,17 +292,6 @@ def _block(length: int) -> int:
     """The largest block that divides a multiple of 128."""
     sizes = range(_LANES, min(length, _LARGEST_BLOCK) + 1, _LANES)
     return max(size for size in sizes if length % size == 0)
-
-
-def _mesh_axes() -> tuple[Any, Any]:
-    """The mesh axes of rows and of heads, by the logical axis rules in use."""
-    spec = nn.logical_to_mesh_axes(("batch", "heads"))
-    return (spec[0], spec[1]) if spec else (None, None)
-
-
-def _parts(axes: str | tuple[str, ...] | None) -> int:
-    names = (axes,) if isinstance(axes, str) else axes or ()
-    return math.prod(jax.sharding.get_abstract_mesh().shape[name] for name in names)
 
 
 def _pad(x: jax.Array, count: int, axis: int, value: float = 0) -> jax.Array:

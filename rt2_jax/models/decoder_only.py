@@ -19,10 +19,10 @@ from rt2_jax.models.layers import (
     Mlp,
     RMSNorm,
     TokenEmbedder,
-    constrain,
     dropout,
 )
 from rt2_jax.models.rotary import Rotation, rotation_of
+from rt2_jax.models.sharding import constrain, constrain_residual, enter_block
 
 
 @struct.dataclass
@@ -120,7 +120,8 @@ class DecoderOnlyLayer(nn.Module):
             implementation=self.attention_implementation,
             name="self_attention",
         )
-        normed = norm("layer_norm" if config.parallel_block else "pre_self_attention_layer_norm")(x)
+        name = "layer_norm" if config.parallel_block else "pre_self_attention_layer_norm"
+        normed = enter_block(norm(name)(x))
         keys, values = attention.keys_and_values(normed, rotation)
         if cached is not None:
             rows = jnp.arange(len(x))[:, None]
@@ -131,9 +132,10 @@ class DecoderOnlyLayer(nn.Module):
             # One mask for the sum, as where one product gives both (flaxformer's fused layer).
             added = drop(attended + mlp(normed, deterministic), deterministic)
         else:
-            x = checkpoint_name(x + drop(attended, deterministic), RESIDUAL)
-            added = drop(mlp(norm("pre_mlp_layer_norm")(x), deterministic), deterministic)
-        return constrain(x + added), KeysAndValues(keys, values)
+            x = checkpoint_name(constrain_residual(x + drop(attended, deterministic)), RESIDUAL)
+            normed = enter_block(norm("pre_mlp_layer_norm")(x))
+            added = drop(mlp(normed, deterministic), deterministic)
+        return constrain_residual(x + added), KeysAndValues(keys, values)
 
 
 class DecoderOnlyStack(nn.Module):
@@ -169,7 +171,7 @@ class DecoderOnlyStack(nn.Module):
             self.remat,
         )
         x, kept = layers(
-            drop(constrain(x), deterministic),
+            drop(constrain_residual(x), deterministic),
             cached,
             write_at,
             mask[:, None],
@@ -179,7 +181,7 @@ class DecoderOnlyStack(nn.Module):
         norm = RMSNorm(
             self.dtype, config.norm_epsilon, config.norm_scale_plus_one, name="decoder_norm"
         )
-        return drop(norm(x), deterministic), kept
+        return drop(enter_block(norm(x)), deterministic), kept
 
 
 class DecoderOnly(nn.Module):
@@ -334,7 +336,7 @@ class DecoderOnly(nn.Module):
             logits = jnp.matmul(x, table.T, preferred_element_type=jnp.float32)
         else:
             logits = self.logits_dense(x)
-        return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+        return constrain(logits, ("batch", "length", "vocab"))
 
 
 def _replace_placeholders(

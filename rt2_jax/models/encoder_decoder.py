@@ -21,10 +21,10 @@ from rt2_jax.models.layers import (
     Mlp,
     RMSNorm,
     bias_of_buckets,
-    constrain,
     dropout,
 )
 from rt2_jax.models.position import RelativePositionBias
+from rt2_jax.models.sharding import constrain, constrain_residual, enter_block
 
 
 @struct.dataclass
@@ -119,16 +119,17 @@ class DecoderLayer(nn.Module):
             dropout_rate=config.dropout_rate,
             implementation=self.attention_implementation,
         )
-        normed = RMSNorm(self.dtype, name="pre_self_attention_layer_norm")(x)
+        normed = enter_block(RMSNorm(self.dtype, name="pre_self_attention_layer_norm")(x))
         attention = attend(name="self_attention")
         keys, values = attention.keys_and_values(normed)
         if cached is not None:
             rows = jnp.arange(len(x))[:, None]
             keys = cached.keys.at[rows, write_at].set(keys)
             values = cached.values.at[rows, write_at].set(values)
-        x = x + drop(attention(normed, keys, values, mask, bias, deterministic), deterministic)
+        attended = attention(normed, keys, values, mask, bias, deterministic)
+        x = constrain_residual(x + drop(attended, deterministic))
 
-        normed = RMSNorm(self.dtype, name="pre_cross_attention_layer_norm")(x)
+        normed = enter_block(RMSNorm(self.dtype, name="pre_cross_attention_layer_norm")(x))
         attention = attend(name="encoder_decoder_attention")
         if cached is None:
             assert encoded is not None, "without a cache there must be an encoder's output"
@@ -136,9 +137,9 @@ class DecoderLayer(nn.Module):
         else:
             to_keys, to_values = cached.encoded_keys, cached.encoded_values
         attended = attention(normed, to_keys, to_values, encoder_mask, None, deterministic)
-        x = checkpoint_name(x + drop(attended, deterministic), RESIDUAL)
+        x = checkpoint_name(constrain_residual(x + drop(attended, deterministic)), RESIDUAL)
 
-        normed = RMSNorm(self.dtype, name="pre_mlp_layer_norm")(x)
+        normed = enter_block(RMSNorm(self.dtype, name="pre_mlp_layer_norm")(x))
         mlp = Mlp(
             config.mlp_dim,
             config.mlp_activations,
@@ -146,7 +147,7 @@ class DecoderLayer(nn.Module):
             dropout_rate=config.dropout_rate,
             name="mlp",
         )
-        x = constrain(x + drop(mlp(normed, deterministic), deterministic))
+        x = constrain_residual(x + drop(mlp(normed, deterministic), deterministic))
         return x, LayerCache(keys, values, to_keys, to_values)
 
 
@@ -187,9 +188,9 @@ class Encoder(nn.Module):
             self.scan_layers,
             self.remat,
         )
-        x = drop(constrain(x), deterministic)
+        x = drop(constrain_residual(x), deterministic)
         x, _ = layers(x, tables, mask[:, None, None, :], bias, deterministic)
-        return drop(RMSNorm(self.dtype, name="encoder_norm")(x), deterministic)
+        return drop(enter_block(RMSNorm(self.dtype, name="encoder_norm")(x)), deterministic)
 
 
 class Decoder(nn.Module):
@@ -241,7 +242,7 @@ class Decoder(nn.Module):
             self.remat,
         )
         x, kept = layers(
-            drop(constrain(x), deterministic),
+            drop(constrain_residual(x), deterministic),
             (None if cache is None else cache.layers, tables),
             encoded,
             None if cache is None else places,
@@ -253,7 +254,7 @@ class Decoder(nn.Module):
         count = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
         if cache is not None:
             count += cache.positions
-        x = drop(RMSNorm(self.dtype, name="decoder_norm")(x), deterministic)
+        x = drop(enter_block(RMSNorm(self.dtype, name="decoder_norm")(x)), deterministic)
         if table is None:
             axes = ("embed", "vocab")
             # Losses and tokens hang on differences that bfloat16 would round away.
@@ -262,5 +263,5 @@ class Decoder(nn.Module):
             # T5 1.0 and UL2-20B divide by the root of the width; the embedding's scale is one.
             scaled, table = x * config.embed_dim**-0.5, table.astype(self.dtype)
             logits = jnp.matmul(scaled, table.T, preferred_element_type=jnp.float32)
-        logits = nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+        logits = constrain(logits, ("batch", "length", "vocab"))
         return logits, DecoderCache(kept, encoder_mask, positions=count)

@@ -13,9 +13,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from rt2_jax.models.attention import attend
 from rt2_jax.models.layer_stack import ATTENTION_OUTPUT, ATTENTION_PROJECTION, MLP_HIDDEN, RESIDUAL
-from rt2_jax.models.products import matmul
+from rt2_jax.models.products import look_up, matmul
 from rt2_jax.models.recomputed import recomputed
 from rt2_jax.models.rotary import Rotation, rotate
+from rt2_jax.models.sharding import constrain, constrain_residual, enter_block, parameter_layout
 
 FIXED_AXIS = "relpos_buckets"
 """The logical axis of parameter dimensions that are never sharded: pixels of a patch, places.
@@ -41,11 +42,6 @@ def partitioned(init: Initializer, axes: Sequence[str]) -> Initializer:
     return nn.with_logical_partitioning(init, tuple(axes))
 
 
-def constrain(x: jax.Array) -> jax.Array:
-    """Activations [B, L, E] are laid out as the logical axis rules say, where there are any."""
-    return nn.with_logical_constraint(x, ("batch", "length", "embed"))
-
-
 class Dense(nn.Module):
     """`x @ kernel (+ bias)` over the last axis."""
 
@@ -61,7 +57,8 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", partitioned(self.kernel_init, self.axes), (x.shape[-1], self.features)
         )
-        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype))
+        layout = parameter_layout(self.axes)
+        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), layout)
         if self.use_bias:
             bias_init = partitioned(nn.initializers.zeros_init(), self.axes[1:])
             x += self.param("bias", bias_init, (self.features,)).astype(self.dtype)
@@ -161,7 +158,7 @@ class Mlp(nn.Module):
 
         hidden = gated(*inputs)
         hidden = dropout(self.dropout_rate)(hidden, deterministic)
-        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
+        hidden = constrain(hidden, ("batch", "length", "mlp"))
         return Dense(features, ("mlp", "embed"), self.dtype, self.use_bias, name="wo")(hidden)
 
 
@@ -326,16 +323,17 @@ class EncoderLayer(nn.Module):
             name="mlp",
         )
         name = "layer_norm" if self.parallel_block else "pre_attention_layer_norm"
-        normed = self.norm(self.dtype, name=name)(x)
+        normed = enter_block(self.norm(self.dtype, name=name)(x))
         attended = attention(normed, *attention.keys_and_values(normed), mask, bias, deterministic)
         if self.parallel_block:
             # One mask for the sum, as where one product gives both (flaxformer's fused layer).
             added = drop(attended + mlp(normed, deterministic), deterministic)
         else:
-            x = checkpoint_name(x + drop(attended, deterministic), RESIDUAL)
-            normed = self.norm(self.dtype, name="pre_mlp_layer_norm")(x)
+            x = constrain_residual(x + drop(attended, deterministic))
+            x = checkpoint_name(x, RESIDUAL)
+            normed = enter_block(self.norm(self.dtype, name="pre_mlp_layer_norm")(x))
             added = drop(mlp(normed, deterministic), deterministic)
-        return constrain(x + added), None
+        return constrain_residual(x + added), None
 
 
 class TokenEmbedder(nn.Module):
@@ -355,7 +353,7 @@ class TokenEmbedder(nn.Module):
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """int32 [B, L] -> [B, L, E]."""
-        return jnp.take(self.embedding, tokens, axis=0).astype(self.dtype)
+        return look_up(self.embedding, tokens, self.dtype, parameter_layout(("vocab", "embed")))
 
 
 def bias_of_buckets(table: jax.Array, buckets: jax.Array) -> jax.Array:

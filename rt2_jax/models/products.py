@@ -1,31 +1,44 @@
-"""Two products whose gradients XLA compiles badly for CPUs as `jax.grad` writes them."""
+"""Products with parameters whose gradients XLA compiles badly as `jax.grad` writes them."""
 
 from __future__ import annotations
+
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rt2_jax.models.sharding import Layout, gather_parameter, scatter_gradient
 
-@jax.custom_vjp
-def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(x: jax.Array, kernel: jax.Array, layout: Layout | None = None) -> jax.Array:
     """`x @ kernel`: [..., in] and [in, out] -> [..., out].
+
+    `layout` is the kernel's (`parameter_layout`): it is gathered for the product and once more for
+    its gradient, so that no gathered kernel is kept in between.
 
     On CPUs the kernel's gradient is a product of two matrices. As one over all leading axes, XLA
     copies an operand transposed, and draws what made that operand into the copy, element by element
     across the whole of memory. Elsewhere nothing is flattened: leading axes may be sharded.
     """
-    return x @ kernel
+    return x @ gather_parameter(kernel, layout)
 
 
-def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-    return x @ kernel, (x, kernel)
+def _matmul_forward(
+    x: jax.Array, kernel: jax.Array, layout: Layout | None
+) -> tuple[jax.Array, tuple]:
+    return matmul(x, kernel, layout), (x, kernel)
 
 
-def _matmul_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _matmul_backward(
+    layout: Layout | None, saved: tuple, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     of_kernel = lax.platform_dependent(x, gradient, cpu=_flat_product, default=_product)
-    return gradient @ kernel.T, of_kernel
+    of_x = gradient @ gather_parameter(kernel, layout).T
+    return of_x, scatter_gradient(of_kernel, layout)
 
 
 def _flat_product(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -37,6 +50,35 @@ def _product(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def look_up(table: jax.Array, tokens: jax.Array, dtype: Any, layout: Layout | None) -> jax.Array:
+    """Rows of a table [vocab, E] at int32 [...] -> `dtype` [..., E].
+
+    The table is gathered in `dtype`, by its `layout`. Its gradient is added up in its own dtype,
+    for a row may be taken many times.
+    """
+    if layout is None:
+        return jnp.take(table, tokens, axis=0).astype(dtype)
+    return jnp.take(gather_parameter(table.astype(dtype), layout), tokens, axis=0)
+
+
+def _look_up_forward(
+    table: jax.Array, tokens: jax.Array, dtype: Any, layout: Layout | None
+) -> tuple[jax.Array, tuple]:
+    return look_up(table, tokens, dtype, layout), (tokens, table)
+
+
+def _look_up_backward(
+    dtype: Any, layout: Layout | None, saved: tuple, gradient: jax.Array
+) -> tuple[jax.Array, None]:
+    tokens, table = saved
+    taken = jax.linear_transpose(lambda table: jnp.take(table, tokens, axis=0), table)
+    return scatter_gradient(taken(gradient.astype(table.dtype))[0], layout), None
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 @jax.custom_vjp

@@ -13,6 +13,7 @@ from rt2_jax.models.config import VisionConfig
 from rt2_jax.models.layer_stack import apply_layers
 from rt2_jax.models.layers import FIXED_AXIS, Dense, EncoderLayer, LayerNorm, partitioned
 from rt2_jax.models.position import sine_positions
+from rt2_jax.models.sharding import constrain_residual, enter_block
 
 
 class VisionTransformer(nn.Module):
@@ -71,8 +72,9 @@ class VisionTransformer(nn.Module):
             self.scan_layers,
             self.remat,
         )
-        x, _ = layers(x + positions.astype(self.dtype), None, None, None, True)
-        return norm(self.dtype, name="norm")(x)
+        x = constrain_residual(x + positions.astype(self.dtype))
+        x, _ = layers(x, None, None, None, True)
+        return enter_block(norm(self.dtype, name="norm")(x))
 
 
 class ConvStem(nn.Module):

@@ -9,31 +9,76 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 from flax.linen.partitioning import get_axis_names
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rt2_jax.training.data_layout import DataLayout, parts_held
+from rt2_jax.training.mesh import MESH_AXES
+
 LogicalAxisRules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 LOGICAL_AXIS_RULES: LogicalAxisRules = (
     # In this order: with `data` before `fsdp`, XLA (jax 0.10.2, on CPU) computes wrong activations
-    # when `fsdp` and `tensor` are both divided. The mesh has the same order, so that the rows of a
-    # process stay together.
-    ("batch", ("fsdp", "data")),
+    # when `fsdp` and `tensor` are both divided. The mesh has the same order.
+    ("batch", ("replica", "fsdp", "data")),
     ("vocab", "tensor"),
     ("mlp", "tensor"),
     ("heads", "tensor"),
     ("joined_kv", "tensor"),
-    # Activations have a batch, which takes `fsdp` first; so this divides parameters only.
+    # Activations have a batch, which takes `fsdp` first; so this divides parameters only. Replicas
+    # hold the same parts: parameters are gathered inside one, and gradients are added up over all.
     ("embed", "fsdp"),
     ("kv", None),
-    ("length", None),
+    ("length", "sequence"),
+    # Of the residual stream between blocks.
+    ("residual_length", "sequence"),
     ("layers", None),
     ("relpos_buckets", None),
     ("lora_rank", None),
 )
 """Logical axis -> mesh axes; the first that fits wins, and no mesh axis is used twice."""
+
+SEQUENCE_PARALLEL: LogicalAxisRules = (("residual_length", ("sequence", "tensor")),)
+
+
+def logical_axis_rules(
+    additional: LogicalAxisRules = (), sequence_parallel: bool = False
+) -> LogicalAxisRules:
+    """The rules of a run: `additional` come before the others, so that they win.
+
+    Args:
+      additional: pairs of a logical axis and the mesh axes that divide it; None for none.
+      sequence_parallel: the residual stream is divided along its length by `tensor` too, so that
+        norms are not computed by all of them (Korthikanti et al. 2022).
+
+    Raises:
+      ValueError: no pair, or a name that is no axis.
+    """
+    known = sorted({name for name, _ in LOGICAL_AXIS_RULES})
+    for rule in additional:
+        if not isinstance(rule, tuple | list) or len(rule) != 2:
+            raise ValueError(
+                f"logical_axis_rules: found {rule!r}, expected pairs such as ('embed', 'fsdp')"
+            )
+        name, axes = rule
+        if name not in known:
+            raise ValueError(
+                f"logical_axis_rules: found the logical axis {name!r}, expected one of "
+                f"{', '.join(known)}"
+            )
+        for axis in (axes,) if isinstance(axes, str) else axes or ():
+            if axis not in MESH_AXES:
+                raise ValueError(
+                    f"logical_axis_rules: {name!r}: found the mesh axis {axis!r}, expected one of "
+                    f"{', '.join(MESH_AXES)}, or None"
+                )
+    before = tuple(
+        (name, tuple(axes) if isinstance(axes, list) else axes) for name, axes in additional
+    )
+    return before + (SEQUENCE_PARALLEL if sequence_parallel else ()) + LOGICAL_AXIS_RULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +102,14 @@ class Partitioner:
     def batch_parts(self) -> int:
         """Into how many parts a batch is divided."""
         return _parts(self.mesh, self.batch_sharding.spec[0])
+
+    def data_layout(self, global_batch_size: int) -> DataLayout:
+        """Which rows of a global batch this process reads.
+
+        Raises:
+          ValueError: the rows cannot be divided so.
+        """
+        return DataLayout.of(self.batch_sharding, global_batch_size)
 
     def parameter_shardings(self, params: Mapping[str, Any], axes: Mapping[str, Any]) -> Any:
         """A NamedSharding for every parameter.
@@ -112,27 +165,50 @@ class Partitioner:
         return jax.tree_util.tree_map_with_path(sharding, state)
 
     def to_devices(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """The global batch, of which this process has the rows given.
+        """The global batch, of which this process gives the rows of its `data_layout`.
 
         Raises:
-          ValueError: the mesh wants other rows here, as where a model replica spans hosts.
+          ValueError: they are more or fewer rows than this process has.
         """
-        hosts = jax.process_count()
-        return {
-            name: jax.make_array_from_process_local_data(
-                self.batch_sharding, value, (hosts * value.shape[0], *value.shape[1:])
-            )
-            for name, value in batch.items()
-        }
+        here, parts = parts_held(self.batch_sharding)
+
+        def to_devices(name: str, value: np.ndarray) -> jax.Array:
+            if len(value) % here:
+                raise ValueError(
+                    f"batch: {name}: found {len(value)} rows, expected a multiple of {here}, the "
+                    f"parts of the batch that this process holds on mesh {dict(self.mesh.shape)}"
+                )
+            shape = (len(value) // here * parts, *value.shape[1:])
+            rows = self.data_layout(shape[0]).rows
+
+            def part(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None
+                begin, end, _ = index[0].indices(shape[0])
+                first = int(np.searchsorted(rows, begin))
+                return value[first : first + end - begin]
+
+            return jax.make_array_from_callback(shape, self.batch_sharding, part)
+
+        return {name: to_devices(name, value) for name, value in batch.items()}
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Within it, the model's logical constraints are those of this mesh and these rules."""
-        with jax.set_mesh(self.mesh), nn.logical_axis_rules(self.rules):
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(self._present_rules):
             yield
 
+    @property
+    def _present_rules(self) -> LogicalAxisRules:
+        """The rules without axes that this mesh does not have."""
+
+        def present(axes: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
+            names = (axes,) if isinstance(axes, str) else axes or ()
+            return tuple(name for name in names if name in self.mesh.shape) or None
+
+        return tuple((name, present(axes)) for name, axes in self.rules)
+
     def _spec(self, names: tuple[str, ...]) -> PartitionSpec:
-        return nn.logical_to_mesh_axes(names, self.rules) or PartitionSpec()
+        return nn.logical_to_mesh_axes(names, self._present_rules) or PartitionSpec()
 
 
 def logical_axes(params_axes: Mapping[str, Any]) -> Any:

@@ -54,7 +54,7 @@ from rt2_jax.training.lora import ADAPTERS, BASE, AdaptedModel, base_of
 from rt2_jax.training.mesh import make_mesh
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.ordinal import order_action_tokens
-from rt2_jax.training.partitioning import Partitioner
+from rt2_jax.training.partitioning import Partitioner, logical_axis_rules
 from rt2_jax.training.resampling import restore_resampled, stored_params
 from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.skipped import SkippedSteps
@@ -96,22 +96,29 @@ class Run:
     initial_state: InitialState | None = None
 
     def batches(self, host: int | None = None, hosts: int | None = None) -> MixtureBatches:
-        """This process's part of the run's batches, or another one's of `hosts`."""
+        """This process's part of the run's batches, or the block of another one of `hosts`."""
         make: Callable[..., MixtureBatches] = functools.partial(
             MixtureBatches, workers=self.config.workers
         )
-        if streams := _streams(self.manifest, self.caches):
+        streams = _streams(self.manifest, self.caches)
+        if streams:
             from rt2_jax.data.streamed_batches import StreamedBatches  # imports TensorFlow
 
             make = functools.partial(StreamedBatches, streams)
+        rows = None
+        if host is None:
+            layout = self.partitioner.data_layout(self.config.global_batch_size)
+            rows = layout.rows
+            host, hosts = layout.apart(streams) if streams else (0, 1)
         return make(
             self.manifest,
             self.examples,
             seed=self.config.data_seed,
             global_batch_size=self.config.global_batch_size,
             may_change=self.config.may_change_data,
-            host=jax.process_index() if host is None else host,
-            hosts=jax.process_count() if hosts is None else hosts,
+            host=host,
+            hosts=1 if hosts is None else hosts,
+            rows=rows,
         )
 
 
@@ -341,7 +348,8 @@ def make_partitioner(config: RunConfig) -> Partitioner:
     Raises:
       ValueError: the devices, or the global batch, cannot be divided so.
     """
-    partitioner = Partitioner(make_mesh(config.mesh))
+    rules = logical_axis_rules(config.logical_axis_rules, config.sequence_parallel)
+    partitioner = Partitioner(make_mesh(config.mesh), rules)
     config.step.check_batch_size(config.global_batch_size, partitioner)
     return partitioner
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from rt2_jax.actions.binning import UniformBins
 from rt2_jax.actions.codec import ActionCodec
@@ -20,6 +21,7 @@ from rt2_jax.training.mesh import MeshShape
 from rt2_jax.training.optax_schedules import OptaxSchedule
 from rt2_jax.training.optimizers import Optimizer, check_multipliers
 from rt2_jax.training.parameter_names import check_patterns
+from rt2_jax.training.partitioning import logical_axis_rules
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig
 
@@ -65,6 +67,9 @@ class RunConfig:
         each task then goes on where it was, and the robots of both keep their bounds.
       workers: processes that make examples; 0 for a thread.
       mesh: of the devices.
+      logical_axis_rules: pairs of a logical axis and the mesh axes that divide it, before the
+        standard ones (`LOGICAL_AXIS_RULES`): the first that fits wins.
+      sequence_parallel: between blocks, activations are divided along their length by `tensor`.
       step: microbatches and clipping.
       frozen: regular expressions; parameters whose whole path, as `vision/norm/scale`, one of them
         matches stay as they are: no gradient, no decay, no optimizer state.
@@ -125,6 +130,8 @@ class RunConfig:
     may_change_data: bool = False
     workers: int = 0
     mesh: MeshShape = MeshShape()
+    logical_axis_rules: tuple[Any, ...] = ()
+    sequence_parallel: bool = False
     step: StepConfig = StepConfig()
     frozen: tuple[str, ...] = ()
     rate_multipliers: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -182,6 +189,7 @@ class RunConfig:
             if value is not None and value < least:
                 raise ValueError(f"RunConfig.{name}: found {value}, expected {least} or more")
         check_patterns(self.frozen, "RunConfig.frozen")
+        logical_axis_rules(self.logical_axis_rules)
         check_multipliers(self.rate_multipliers)
         check_assignment_map(self.assignment_map)
         if self.best_mode not in ("min", "max"):

@@ -53,6 +53,9 @@ class StepConfig:
       num_microbatches: the batch goes through the model in this many parts, one after another, to
         save memory; the result is that of the whole batch.
       clip_norm: largest global norm of the gradient (Pascanu et al. 2013); None for no limit.
+      compiler_options: XLA's, of this step alone, as
+        `{'xla_jf_spmd_threshold_for_windowed_einsum_mib': '1000000'}`; each belongs to a platform,
+        and an unknown one is refused when the step is compiled.
 
     Raises:
       ValueError: one is not positive.
@@ -60,6 +63,7 @@ class StepConfig:
 
     num_microbatches: int = 1
     clip_norm: float | None = None
+    compiler_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("num_microbatches", "clip_norm"):
@@ -91,6 +95,8 @@ def make_gradients(
       (parameters, global batch, the step's key) -> gradients of what trains and the loss, both
       divided, and the sums for each source.
     """
+    layouts = jax.tree.map(lambda leaf: leaf.sharding, initializer.abstract.params)
+    of_trained, _ = split_frozen(layouts, initializer.frozen)
 
     def gradients(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, jax.Array, SourceSums]:
         """Of the loss summed over these examples; the loss; the sums for each source."""
@@ -102,7 +108,8 @@ def make_gradients(
             return loss, rules.sums(sums, batch)
 
         (loss, sources), grads = jax.value_and_grad(summed_loss, has_aux=True)(trained)
-        return grads, loss, sources
+        # Added up and scattered at once, not added up everywhere and cut.
+        return jax.lax.with_sharding_constraint(grads, of_trained), loss, sources
 
     def accumulated(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, jax.Array, SourceSums]:
         count = config.num_microbatches
@@ -203,5 +210,6 @@ def make_train_step(
         in_shardings=(shardings, partitioner.batch_sharding, partitioner.replicated),
         out_shardings=(shardings, partitioner.replicated),
         donate_argnums=0,
+        compiler_options=dict(config.compiler_options) or None,
     )
     return TrainStep(compiled, partitioner)

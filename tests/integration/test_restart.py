@@ -142,7 +142,9 @@ def test_two_processes_give_the_losses_of_one_and_go_on_together(start, together
 def test_eight_devices_give_the_losses_of_one(start, tmp_path):
     flags = ("--gin.MeshShape.fsdp=2", "--gin.MeshShape.tensor=2")
     with start(tmp_path / "eight", *flags, devices=8) as process:
-        assert "mesh {'fsdp': 2, 'data': 2, 'tensor': 2}" in finish(process)
+        assert "mesh {'replica': 1, 'fsdp': 2, 'data': 2, 'sequence': 1, 'tensor': 2}" in finish(
+            process
+        )
     with start(tmp_path / "one") as process:
         finish(process)
     assert_losses_within_float_noise(numbers(tmp_path / "eight"), numbers(tmp_path / "one"))

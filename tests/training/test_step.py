@@ -12,6 +12,7 @@ from rt2_jax.models.losses import example_sums
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.optimizers import AdamW
+from rt2_jax.training.partitioning import logical_axis_rules
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig, make_train_step
 from rt2_jax.training.train_state import train_state_initializer
@@ -24,7 +25,10 @@ MESHES = {
     "fsdp": {"data": 1, "fsdp": 8},
     "tensor": {"data": 1, "tensor": 8},
     "mixed": {"data": 2, "fsdp": 2, "tensor": 2},
+    "replicas": {"replica": 2, "data": 1, "fsdp": 2, "tensor": 2},
+    "sequence": {"data": 1, "fsdp": 2, "sequence": 2, "tensor": 2},
 }
+SEQUENCE_PARALLEL = ("sequence", "tensor", "replicas")
 
 
 class Bigrams:
@@ -83,6 +87,9 @@ def on_one(tiny):
 )
 def test_a_mesh_of_eight_devices_gives_the_losses_of_one(mesh, on_one, tiny):
     partitioner = tiny.make_partitioner(8, **MESHES[mesh])
+    if mesh in SEQUENCE_PARALLEL:
+        rules = logical_axis_rules(sequence_parallel=True)
+        partitioner = dataclasses.replace(partitioner, rules=rules)
     state, metrics = steps(tiny.make_model(), partitioner, tiny.Batches())
     assert_same(metrics, on_one[1], rtol=2e-4, atol=1e-6)
     assert_same(state.params, on_one[0].params, rtol=1e-3, atol=2e-4)
@@ -105,6 +112,24 @@ def test_a_vision_language_model_accumulates_to_the_whole_batch(on_one, tiny):
     config = StepConfig(num_microbatches=4)
     _, metrics = steps(tiny.make_model(), tiny.make_partitioner(), tiny.Batches(), 2, config)
     assert_same(metrics, on_one[1], rtol=2e-4, atol=1e-6)
+
+
+def test_each_device_accumulates_its_part_of_the_gradient_alone(tiny, tmp_path):
+    options = {"xla_dump_to": str(tmp_path), "xla_dump_hlo_pass_re": "spmd-partitioning"}
+    config = StepConfig(num_microbatches=4, compiler_options=options)
+    partitioner = tiny.make_partitioner(8, data=1, fsdp=8)
+    steps(Bigrams(AdamW()), partitioner, tiny.Batches(32), 1, config)
+    (text,) = [path.read_text() for path in tmp_path.glob("*jit_step*after_spmd-part*.txt")]
+    (loop,) = [line for line in text.splitlines() if " while(" in line]
+    assert "f32[1,32]" in loop and "f32[32,1]" in loop, loop  # kernel and embedding
+    gathered = {"f32[8,32]": 1, "f32[32,8]": 1}  # the parameters themselves, once
+    assert all(loop.count(shape) <= count for shape, count in gathered.items()), loop
+
+
+def test_an_option_that_the_compiler_does_not_know_is_refused(tiny):
+    config = StepConfig(compiler_options={"xla_no_such_option": "1"})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        steps(Bigrams(AdamW()), tiny.make_partitioner(), tiny.Batches(), 1, config)
 
 
 @pytest.mark.parametrize(

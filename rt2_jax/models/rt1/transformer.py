@@ -15,11 +15,11 @@ from rt2_jax.models.layers import (
     Dense,
     LayerNorm,
     Mlp,
-    constrain,
     dropout,
     partitioned,
 )
 from rt2_jax.models.rt1.config import RT1Config
+from rt2_jax.models.sharding import constrain_residual, enter_block
 
 
 class ActionTransformer(nn.Module):
@@ -54,7 +54,7 @@ class ActionTransformer(nn.Module):
             ),
             (config.num_image_tokens + config.action_tokens - 1, config.embed_dim),
         )
-        x = constrain(x + positions[: x.shape[1]].astype(self.dtype))
+        x = constrain_residual(x + positions[: x.shape[1]].astype(self.dtype))
         may_see = jnp.arange(seen)[None] <= jnp.arange(x.shape[1])[:, None]
         layers = apply_layers(
             ActionLayer,
@@ -65,7 +65,7 @@ class ActionTransformer(nn.Module):
         x, _ = layers(x, None, may_see & mask[:, None, None], deterministic)
         # Losses and tokens hang on differences that bfloat16 would round away.
         output = Dense(config.num_bins, ("embed", "vocab"), jnp.float32, True, name="logits_dense")
-        return output(x[:, seen - 1 :])
+        return output(enter_block(x)[:, seen - 1 :])
 
 
 class ActionLayer(nn.Module):
@@ -89,14 +89,14 @@ class ActionLayer(nn.Module):
             dropout_rate=config.dropout_rate,
             name="attention",
         )
-        normed = LayerNorm(self.dtype, name="pre_attention_layer_norm")(x)
+        normed = enter_block(LayerNorm(self.dtype, name="pre_attention_layer_norm")(x))
         keys, values = attention.keys_and_values(normed[:, : mask.shape[-1]])
-        x = x + attention(normed, keys, values, mask, None, deterministic)
-        normed = LayerNorm(self.dtype, name="pre_mlp_layer_norm")(x)
+        x = constrain_residual(x + attention(normed, keys, values, mask, None, deterministic))
+        normed = enter_block(LayerNorm(self.dtype, name="pre_mlp_layer_norm")(x))
         if config.feed_forward == "linear":
             axes = ("mlp", "embed")
             moved = Dense(config.embed_dim, axes, self.dtype, True, name="feed_forward")(normed)
         else:
             mlp = Mlp(config.mlp_dim, ("silu", "linear"), self.dtype, name="mlp")
             moved = mlp(normed, deterministic)
-        return constrain(x + drop(moved, deterministic)), None
+        return constrain_residual(x + drop(moved, deterministic)), None
