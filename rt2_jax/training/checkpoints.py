@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from rt2_jax.training.distributed import lost_peer
+from rt2_jax.training.exits import LostPeerError
 from rt2_jax.training.fingerprints import changed, fingerprints
 from rt2_jax.training.freezing import check_same_frozen
 from rt2_jax.training.keeping import KeepBest, preservation_policy
@@ -88,9 +90,11 @@ class Checkpoints:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except SaveError:
+        except (SaveError, LostPeerError):
             raise
         except Exception as error:  # Orbax, TensorStore and the system have no error in common.
+            if lost := lost_peer(error):  # all hosts write together
+                raise lost from error
             reason = textwrap.shorten(str(error), 300) or "no reason given"
             raise SaveError(
                 f"{self.directory}: a checkpoint could not be written ({type(error).__name__}: "

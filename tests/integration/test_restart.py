@@ -96,7 +96,7 @@ def complete(model_dir):
     return [path for path in paths if path.name.removeprefix("checkpoint_").isdigit()]
 
 
-def test_however_often_one_of_several_is_killed_the_run_ends_bit_for_bit_as_one_that_was_not(
+def test_killed_at_random_steps_a_run_ends_bit_for_bit_as_one_that_was_not(
     together, full_check, tmp_path
 ):
     if not full_check:
