@@ -26,6 +26,8 @@ class TaskStep:
       episode: its number in the split, from 0.
       step: its number in the episode, from 0.
       episode_id: the data set's own name for the episode.
+      references: what several people answered, of a web example that has it; evaluation reads it,
+        training does not.
     """
 
     images: tuple[bytes, ...]
@@ -36,6 +38,7 @@ class TaskStep:
     episode: int
     step: int
     episode_id: str
+    references: tuple[str, ...] = ()
 
     def pack(self) -> bytes:
         """A msgpack map; arrays are little-endian float32. Equal steps give equal bytes."""
@@ -44,6 +47,8 @@ class TaskStep:
             "action": self.action.astype("<f4").tobytes(),
             "state": self.state.astype("<f4").tobytes(),
         }
+        if not self.references:  # so were steps before there were any
+            del data["references"]
         packed: bytes = msgpack.packb(data)
         return packed
 
@@ -53,7 +58,9 @@ class TaskStep:
         values = msgpack.unpackb(data)
         for name in ("action", "state"):
             values[name] = np.frombuffer(values[name], "<f4")
-        return cls(**{**values, "images": tuple(values["images"])})
+        for name in ("images", "references"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
 
     def check(self, info: TaskInfo) -> None:
         """Refuses a step that training could not use.

@@ -18,6 +18,8 @@ VQA_PROMPT = "Answer in en: {text}"
 DETECTION_PROMPT = "Detect the objects"
 POINTING_PROMPT = "Point to the {text}"
 """Both are this project's; what is answered stands in `rt2_jax.data.places`."""
+TEXT_METRICS = ("vqa_accuracy", "cider_d")
+"""How answers in words can be judged, beside being equal; see docs/evaluation.md."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,12 @@ class TaskInfo:
       robot: of a robot task; None for a web task, whose steps hold their answer as text.
       loss_weight: what the loss of its examples is multiplied by, if a run says nothing else. It
         is no part of what is cached.
+      metrics: of `TEXT_METRICS`, what a web task's answers are judged by, beside being equal; None
+        for those of its prompt, see `rt2_jax.data.prompts.text_metrics`. Not cached either.
 
     Raises:
       ValueError: a robot task without views or without `{text}` in its prompt, a prompt that could
-        not be filled, a view twice, or a web task with several views.
+        not be filled, a view twice, a web task with several views, or an unknown metric.
     """
 
     name: str
@@ -86,6 +90,7 @@ class TaskInfo:
     image_size: tuple[int, int] | None = None
     robot: RobotInfo | None = None
     loss_weight: float = field(default=1.0, compare=False)
+    metrics: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         def refuse(problem: str) -> None:
@@ -101,6 +106,10 @@ class TaskInfo:
             refuse(f"prompt {self.prompt!r} has no {{text}}, where the instruction goes")
         if not 0 <= self.loss_weight < float("inf"):
             refuse(f"found loss_weight {self.loss_weight}, expected a number from 0")
+        if unknown := sorted(set(self.metrics or ()) - set(TEXT_METRICS)):
+            refuse(f"found metrics {unknown}, expected some of {', '.join(TEXT_METRICS)}")
+        if self.metrics and self.robot is not None:
+            refuse("metrics are of answers in words, but a robot's are actions")
         try:
             check_prompt(self.prompt)
         except ValueError as error:
@@ -123,13 +132,17 @@ class TaskInfo:
             "image_size": list(self.image_size) if self.image_size else None,
             "robot": self.robot.to_json() if self.robot else None,
         }
-        return data if self.loss_weight == 1 else {**data, "loss_weight": self.loss_weight}
+        if self.loss_weight != 1:
+            data["loss_weight"] = self.loss_weight
+        if self.metrics is not None:
+            data["metrics"] = list(self.metrics)
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> TaskInfo:
         """Reads what `to_json` wrote; unknown and missing keys are refused by name."""
         names = ("name", "prompt", "views", "image_size", "robot")
-        check_keys("task", data, names, optional=("loss_weight",))
+        check_keys("task", data, names, optional=("loss_weight", "metrics"))
         robot = data["robot"]
         if robot is not None:
             of_robot = ("embodiment", "action_space", "state_fields", "state_bounds")
@@ -148,4 +161,5 @@ class TaskInfo:
             (size[0], size[1]) if size else None,
             robot,
             data.get("loss_weight", 1.0),
+            tuple(data["metrics"]) if data.get("metrics") is not None else None,
         )

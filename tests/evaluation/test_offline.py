@@ -8,8 +8,9 @@ import pytest
 from rt2_jax.actions.space import rt2_action_space
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.examples import TaskExamples
-from rt2_jax.evaluation.offline import evaluate_offline, normalised, spread
+from rt2_jax.evaluation.offline import evaluate_offline, spread
 from rt2_jax.evaluation.tables import offline_table
+from rt2_jax.evaluation.web_report import normalised
 from rt2_jax.inference.engine import PolicyEngine
 
 
