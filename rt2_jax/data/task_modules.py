@@ -35,7 +35,7 @@ def import_tasks(module: str) -> None:
 
 
 def declaration(task: seqio.Task) -> dict[str, Any]:
-    """What a task declares of its steps, as JSON; loss weight and metrics are no part of a cache."""
+    """What a task declares of its steps, as JSON; a loss weight and metrics are no part."""
     info = dataclasses.replace(step_format(task).info, loss_weight=1.0, metrics=None)
     found: dict[str, Any] = json.loads(json.dumps(info.to_json()))
     return found

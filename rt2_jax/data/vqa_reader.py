@@ -26,10 +26,10 @@ def vqa_source(
 ) -> seqio.DataSource:
     """Each question about a photo, with text and target made of it by templates.
 
-    The defaults ask and answer; where the target is the answer alone, its references are the answers
-    of all people. `text="{answer}", target="{question}"` is question generation;
-    `{choices}` are those of a multiple choice, with commas between; with `{rationale}` each
-    rationale of a question is an example.
+    The defaults ask and answer; where the target is the answer alone, the references are the answers
+    of all people. `text="{answer}", target="{question}"` is question generation; `{choices}` are
+    those of a multiple choice, with commas between; with `{rationale}` each rationale of a question
+    is an example.
 
     Args:
       folder: relative to `data_path`.

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "closed_loop": ["Evaluation", "evaluate", "read_evaluation"],
+        "checkpoint_scores": ["CheckpointScores"],
         "films": ["choose", "film"],
         "models": ["local_engine", "remote"],
         "offline": ["RobotReport", "evaluate_offline"],
@@ -14,7 +15,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "results": ["EpisodeResult", "read_results"],
         "success": ["PairedComparison", "SuccessRate", "clopper_pearson", "compare"],
         "suite": ["Suite"],
-        "web_report": ["WebReport"],
         "tables": ["offline_table", "pointing_table"],
+        "watch": ["WatchConfig", "watch"],
+        "watch_results": ["WatchResults"],
+        "web_report": ["WebReport"],
     },
 )

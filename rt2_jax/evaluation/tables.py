@@ -9,7 +9,6 @@ from rt2_jax.evaluation.offline import RobotReport
 from rt2_jax.evaluation.pointing import PointingReport
 from rt2_jax.evaluation.web_report import WebReport
 
-
 _MEASURES = {
     "vqa_accuracy": "VQA accuracy",
     "vqa_exact_match": "normalised as VQAv2 does, equal to the one known answer",

@@ -81,6 +81,7 @@ class PolicyEngine:
         cls,
         checkpoint: str | pathlib.Path,
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
+        *,
         compiled: Compiled | None = None,
     ) -> PolicyEngine:
         """Reads a checkpoint, a run's latest one, or `pretrained:NAME`; nothing else is needed.

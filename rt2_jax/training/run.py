@@ -45,6 +45,7 @@ from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.resampling import restore_resampled, stored_model, stored_params
 from rt2_jax.training.run_config import RunConfig
+from rt2_jax.training.run_length import write_run_length
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
 
@@ -260,6 +261,7 @@ def execute(run: Run, logs: Callable[[int], Sequence[Log]] = lambda start_step: 
         start = int(state.step)
         everything: list[Log] = []
         if first:
+            write_run_length(directory, config.loop.total_steps)
             everything = [JsonlLog(directory / "metrics.jsonl", start), *logs(start)]
             if config.tensorboard:
                 everything.append(TensorBoardLog(directory / "tensorboard", start))
