@@ -26,8 +26,8 @@ def vqa_source(
 ) -> seqio.DataSource:
     """Each question about a photo, with text and target made of it by templates.
 
-    The defaults ask and answer; where the target is the answer alone, the references are the answers
-    of all people. `text="{answer}", target="{question}"` is question generation; `{choices}` are
+    The defaults ask and answer; where the target is the answer alone, the references are all
+    people's answers. `text="{answer}", target="{question}"` is question generation; `{choices}` are
     those of a multiple choice, with commas between; with `{rationale}` each rationale of a question
     is an example.
 
