@@ -178,11 +178,15 @@ def test_programs_are_compiled_for_the_first_checkpoint_only(small, caches, untr
     programs = dict(scores.compiled.programs)
     second, _ = scores(other)
     assert len(programs) == 1 and scores.compiled.programs == programs
-    assert first.keys() == second.keys() == {
-        "cups/exact_answers",
-        "cups/vqa_exact_match",
-        "mean/exact_answers",
-    }
+    assert (
+        first.keys()
+        == second.keys()
+        == {
+            "cups/exact_answers",
+            "cups/vqa_exact_match",
+            "mean/exact_answers",
+        }
+    )
     assert report["checkpoint"] == "checkpoint_0"
     # The weights are the second's own: the programs hold none.
     fresh = CheckpointScores(scores.offline, batch_size=2)
