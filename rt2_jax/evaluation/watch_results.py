@@ -15,6 +15,7 @@ from rt2_jax.training.logs import TensorBoardLog
 FOLDER = "eval"
 BEST_FILE = "best.json"
 SECONDS = "seconds"
+_NO_METRICS = ("step", SECONDS)
 DEFAULT_BEST = ("closed_loop/success", "mean/token_accuracy", "mean/exact_answers")
 """What the best checkpoint is best in: the first of these that there is."""
 
@@ -60,6 +61,9 @@ class WatchResults:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check_settings(settings)
             self.lines = self._read()
+            if self.lines:  # it may have been stopped between the two files
+                last = self.lines[-1].items()
+                self._write_best(self.best_metric({k: v for k, v in last if k not in _NO_METRICS}))
         except BlockingIOError as error:
             self._file.close()
             raise OSError(
@@ -128,19 +132,17 @@ class WatchResults:
         self._file.flush()
         os.fsync(self._file.fileno())
         self.lines.append(line)
+        return self._write_best(metric) == step
+
+    def _write_best(self, metric: str | None) -> int | None:
+        """Writes down which is the best; returns its step, None where nothing tells."""
         if metric is None:
-            return False
+            return None
         best = self._best_line(metric)
-        _write_whole(
-            self.folder / BEST_FILE,
-            {
-                "metric": metric,
-                "mode": self._mode_of(metric),
-                "step": best["step"],
-                "value": best[metric],
-            },
-        )
-        return bool(best["step"] == step)
+        mode = self._mode_of(metric)
+        data = {"metric": metric, "mode": mode, "step": best["step"], "value": best[metric]}
+        _write_whole(self.folder / BEST_FILE, data)
+        return int(best["step"])
 
     def best_metric(self, numbers: Mapping[str, float]) -> str | None:
         """What the best is chosen by; None where nothing was asked for and nothing suits.

@@ -410,7 +410,9 @@ def _decides_programs(description: RunDescription, params: Params) -> dict[str, 
         "vocabulary": data["vocabulary"]["hash"],
         "action_vocabulary": data["action_vocabulary"],
         "params": {
-            jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype), str(leaf.sharding)]
+            jax.tree_util.keystr(path): [
+                *(list(leaf.shape), str(leaf.dtype), str(getattr(leaf, "sharding", None)))
+            ]
             for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         },
     }
