@@ -80,7 +80,7 @@ def test_watch_evaluates_what_is_there_and_goes_on(run, caches, capsys):
     words = ("--limit", 2, "--cache-dir", caches, "--task", "cups", "--batch-size", 2, "--once")
     assert evaluate(*words, "--watch", run) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("step 0  exact_answers 0.0000  cups/vqa_exact_match 0.0000  ")
+    assert printed.out.startswith("step 0  cups/vqa_exact_match 0.0000  exact_answers 0.0000  ")
     assert printed.out.endswith(" s  best\n")
     assert evaluate("watch", run, *words) == 0
     printed = capsys.readouterr()
