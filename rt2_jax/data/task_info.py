@@ -125,7 +125,7 @@ class TaskInfo:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal value back."""
-        data = {
+        data: dict[str, Any] = {
             "name": self.name,
             "prompt": self.prompt,
             "views": list(self.views),
