@@ -17,7 +17,7 @@ from rt2_jax.data.registration import STEP_FEATURES, data_path
 TRAIN: Mapping[str, str] = {"train": "train"}
 """The splits of a folder without splits."""
 
-WEB_FIELDS = ("images", "text", "target", "episode", "episode_id")
+WEB_FIELDS = ("images", "text", "target", "references", "episode", "episode_id")
 WEB_SIGNATURE = {
     name: tf.TensorSpec([None] * STEP_FEATURES[name].rank, STEP_FEATURES[name].dtype)
     for name in WEB_FIELDS
@@ -26,12 +26,13 @@ WEB_SIGNATURE = {
 
 
 class PhotoExample(NamedTuple):
-    """A photo's file in its folder, the text, the target and a name for errors."""
+    """A photo's file in its folder, text, target, a name for errors, and what people answered."""
 
     file: str
     text: str
     target: str
     name: str
+    references: tuple[str, ...] = ()
 
 
 def photo_source(
@@ -75,6 +76,7 @@ def photo_source(
                     "images": [photo(example.file)],
                     "text": example.text,
                     "target": example.target,
+                    "references": list(example.references),
                     "episode": episode,
                     "episode_id": example.name,
                 }

@@ -19,6 +19,7 @@ from rt2_jax.data.task_info import (
     POINTING_PROMPT,
     ROBOT_PROMPT,
     VQA_PROMPT,
+    TaskInfo,
 )
 
 PLAN_PROMPT = "Instruction: {text}. Plan:"
@@ -51,6 +52,9 @@ _PALME = {
 PROMPTS: Mapping[str, Mapping[str, str]] = {"palix": _PALIX, "palme": _PALME}
 """Backbone -> kind of task -> prompt."""
 
+METRICS: Mapping[str, tuple[str, ...]] = {"caption": ("cider_d",), "vqa": ("vqa_accuracy",)}
+"""Kind of task -> what its answers are judged by."""
+
 
 def prompt_of(kind: str, backbone: str = "palix") -> str:
     """The prompt of a kind of task.
@@ -63,3 +67,17 @@ def prompt_of(kind: str, backbone: str = "palix") -> str:
     if kind not in PROMPTS[backbone]:
         raise KeyError(f"no prompt of kind {kind!r}; there are {', '.join(PROMPTS[backbone])}")
     return PROMPTS[backbone][kind]
+
+
+def text_metrics(task: TaskInfo) -> tuple[str, ...]:
+    """What a task's answers in words are judged by: as it declares, or as its prompt's kind is."""
+    if task.metrics is not None or task.robot is not None:
+        return task.metrics or ()
+    return next(
+        (
+            metrics
+            for kind, metrics in METRICS.items()
+            if task.prompt in {prompts[kind] for prompts in PROMPTS.values()}
+        ),
+        (),
+    )

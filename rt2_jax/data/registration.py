@@ -28,6 +28,7 @@ STEP_FEATURES: Mapping[str, seqio.Feature] = {
         ("images", tf.string, 1),
         ("text", tf.string, 0),
         ("target", tf.string, 0),
+        ("references", tf.string, 1),
         ("action", tf.float32, 1),
         ("state", tf.float32, 1),
         ("episode", tf.int64, 0),
@@ -40,6 +41,7 @@ STEP_FEATURES: Mapping[str, seqio.Feature] = {
 
 _OPTIONAL: Mapping[str, Any] = {
     "target": "",
+    "references": np.zeros(0, "S1"),
     "action": np.zeros(0, np.float32),
     "state": np.zeros(0, np.float32),
     "step": np.int64(0),
@@ -207,6 +209,7 @@ def web_task(
     with_image: bool = True,
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
     loss_weight: float = 1.0,
+    metrics: Sequence[str] | None = None,
 ) -> seqio.Task:
     """Registers web examples: a picture (or none), a text and the target text.
 
@@ -218,12 +221,15 @@ def web_task(
       with_image: False for text only.
       preprocessors: SeqIO's, from the source's examples to steps.
       loss_weight: what the loss of its examples is multiplied by, beside its rate in a mixture.
+      metrics: of `TEXT_METRICS`, what evaluation judges its answers by; default: those of its
+        prompt, if that is one of `rt2_jax.data.prompts`.
 
     Raises:
-      ValueError: the name is registered already.
+      ValueError: the name is registered already, or an unknown metric.
     """
     views = ("picture",) if with_image else ()
-    info = TaskInfo(name, prompt, views, loss_weight=loss_weight)
+    judged = None if metrics is None else tuple(metrics)
+    info = TaskInfo(name, prompt, views, loss_weight=loss_weight, metrics=judged)
     return _register(source, preprocessors, StepFormat(info, read_from))
 
 

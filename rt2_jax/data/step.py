@@ -28,6 +28,8 @@ class TaskStep:
       episode_id: the data set's own name for the episode.
       instruction_embedding: float32 [E], the vector that is stored with the text; E = 0 where there
         is none, and in a cached step: a cache keeps one for each text (`StepCache.instructions`).
+      references: what several people answered, of a web example that has it; evaluation reads it,
+        training does not.
     """
 
     images: tuple[bytes, ...]
@@ -39,6 +41,7 @@ class TaskStep:
     step: int
     episode_id: str
     instruction_embedding: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    references: tuple[str, ...] = ()
 
     def pack(self) -> bytes:
         """A msgpack map; arrays are little-endian float32. Equal steps give equal bytes.
@@ -51,6 +54,8 @@ class TaskStep:
             "state": self.state.astype("<f4").tobytes(),
         }
         del data["instruction_embedding"]
+        if not self.references:  # so were steps before there were any
+            del data["references"]
         packed: bytes = msgpack.packb(data)
         return packed
 
@@ -60,7 +65,9 @@ class TaskStep:
         values = msgpack.unpackb(data)
         for name in ("action", "state"):
             values[name] = np.frombuffer(values[name], "<f4")
-        return cls(**{**values, "images": tuple(values["images"])})
+        for name in ("images", "references"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
 
     def check(self, info: TaskInfo) -> None:
         """Refuses a step that training could not use.

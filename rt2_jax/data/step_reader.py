@@ -79,6 +79,7 @@ def read_shard(task: seqio.Task, split: str, shard: int, shards: int) -> Iterato
                 step=here[1],
                 episode_id=values["episode_id"].decode(),
                 instruction_embedding=values["instruction_embedding"],
+                references=tuple(text.decode() for text in values["references"]),
             )
     except tf.errors.OpError as error:
         line = _IN_GRAPH.sub("", error.message.strip().splitlines()[0])

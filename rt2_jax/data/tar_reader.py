@@ -71,6 +71,7 @@ def tar_source(
                             "images": [_picture(sample, longest_side, check=skip_damaged)],
                             "text": _text(sample, text) if text else "",
                             "target": _text(sample, target),
+                            "references": [],
                             "episode": number,
                             "episode_id": sample.name,
                         }

@@ -19,6 +19,8 @@ VQA_PROMPT = "Answer in en: {text}"
 DETECTION_PROMPT = "Detect the objects"
 POINTING_PROMPT = "Point to the {text}"
 """Both are this project's; what is answered stands in `rt2_jax.data.places`."""
+TEXT_METRICS = ("vqa_accuracy", "cider_d")
+"""How answers in words can be judged, beside being equal; see docs/evaluation.md."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,13 @@ class TaskInfo:
         is no part of what is cached.
       instruction_encoder: what made the vectors that are stored with a robot's instructions; None
         where there are none.
+      metrics: of `TEXT_METRICS`, what a web task's answers are judged by, beside being equal; None
+        for those of its prompt, see `rt2_jax.data.prompts.text_metrics`. Not cached either.
 
     Raises:
       ValueError: a robot task without views or without `{text}` in its prompt, a prompt that could
-        not be filled, a view twice, or a web task with several views or instructions.
+        not be filled, a view twice, a web task with several views or instructions, or an unknown
+        metric.
     """
 
     name: str
@@ -90,6 +95,7 @@ class TaskInfo:
     robot: RobotInfo | None = None
     loss_weight: float = field(default=1.0, compare=False)
     instruction_encoder: InstructionEncoder | None = None
+    metrics: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         def refuse(problem: str) -> None:
@@ -107,6 +113,10 @@ class TaskInfo:
             refuse(f"prompt {self.prompt!r} has no {{text}}, where the instruction goes")
         if not 0 <= self.loss_weight < float("inf"):
             refuse(f"found loss_weight {self.loss_weight}, expected a number from 0")
+        if unknown := sorted(set(self.metrics or ()) - set(TEXT_METRICS)):
+            refuse(f"found metrics {unknown}, expected some of {', '.join(TEXT_METRICS)}")
+        if self.metrics and self.robot is not None:
+            refuse("metrics are of answers in words, but a robot's are actions")
         try:
             check_prompt(self.prompt)
         except ValueError as error:
@@ -133,13 +143,16 @@ class TaskInfo:
             data["loss_weight"] = self.loss_weight
         if self.instruction_encoder is not None:
             data["instruction_encoder"] = self.instruction_encoder.to_json()
+        if self.metrics is not None:
+            data["metrics"] = list(self.metrics)
         return data
 
     @classmethod
     def from_json(cls, data: Any) -> TaskInfo:
         """Reads what `to_json` wrote; unknown and missing keys are refused by name."""
         names = ("name", "prompt", "views", "image_size", "robot")
-        check_keys("task", data, names, optional=("loss_weight", "instruction_encoder"))
+        optional = ("loss_weight", "instruction_encoder", "metrics")
+        check_keys("task", data, names, optional=optional)
         robot, encoder = data["robot"], data.get("instruction_encoder")
         if robot is not None:
             of_robot = ("embodiment", "action_space", "state_fields", "state_bounds")
@@ -159,4 +172,5 @@ class TaskInfo:
             robot,
             data.get("loss_weight", 1.0),
             InstructionEncoder.from_json(encoder) if encoder else None,
+            tuple(data["metrics"]) if data.get("metrics") is not None else None,
         )

@@ -35,8 +35,8 @@ def import_tasks(module: str) -> None:
 
 
 def declaration(task: seqio.Task) -> dict[str, Any]:
-    """What a task declares of its steps, as JSON; a loss weight is no part of a cache."""
-    info = dataclasses.replace(step_format(task).info, loss_weight=1.0)
+    """What a task declares of its steps, as JSON; a loss weight and metrics are no part."""
+    info = dataclasses.replace(step_format(task).info, loss_weight=1.0, metrics=None)
     found: dict[str, Any] = json.loads(json.dumps(info.to_json()))
     return found
 

@@ -68,6 +68,7 @@ def text_source(
                     "images": [],
                     "text": "",
                     "target": " ".join(words),
+                    "references": [],
                     "episode": episode,
                     "episode_id": name,
                 }

@@ -22,6 +22,7 @@ class Question:
       answer: the one that most people gave, the first of these where several are.
       choices: of a multiple choice; () where there are none.
       rationales: why the answer is right, in words; () where there are none.
+      answers: of all people, where several were asked; see `rt2_jax.evaluation.vqa_accuracy`.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Question:
     answer: str
     choices: tuple[str, ...] = ()
     rationales: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 QuestionReader = Callable[[pathlib.Path, str], Iterator[Question]]
@@ -60,15 +62,16 @@ def vqa_v2_questions(
         }
         for entry in load_json(answered_in, "annotations")["annotations"]:
             number = entry["question_id"]
+            answers = tuple(each["answer"] for each in entry.get("answers", ()))
             answer = entry.get("multiple_choice_answer")
             if answer is None:
-                answers = [each["answer"] for each in entry.get("answers", ())]
                 answer = _most_common(answers, answered_in, number)
             yield Question(
                 str(number),
                 file_name.format(image_id=entry["image_id"], split=split),
                 look_up(asked, number, answered_in, "question_id"),
                 answer,
+                answers=answers,
             )
 
     return read
@@ -90,6 +93,7 @@ def a_ok_vqa_questions(
                 _most_common(entry.get("direct_answers", ()), path, number),
                 tuple(entry["choices"]),
                 tuple(entry.get("rationales", ())),
+                tuple(entry.get("direct_answers", ())),
             )
 
     return read
@@ -109,6 +113,7 @@ def text_vqa_questions(
                 file_name.format(image_id=entry["image_id"], split=split),
                 entry["question"],
                 _most_common(entry.get("answers", ()), path, number),
+                answers=tuple(entry.get("answers", ())),
             )
 
     return read

@@ -11,6 +11,7 @@ from rt2_jax.data.photo_source import TRAIN, PhotoExample, photo_source
 from rt2_jax.data.vqa import Question, QuestionReader, vqa_v2_questions
 
 _FIELDS = ("question", "answer", "choices", "rationale")
+_ANSWER = "{answer}"
 
 
 def vqa_source(
@@ -19,15 +20,16 @@ def vqa_source(
     *,
     images: str = "images",
     text: str = "{question}",
-    target: str = "{answer}",
+    target: str = _ANSWER,
     longest_side: int | None = None,
     splits: Mapping[str, str] = TRAIN,
 ) -> seqio.DataSource:
     """Each question about a photo, with text and target made of it by templates.
 
-    The defaults ask and answer. `text="{answer}", target="{question}"` is question generation;
-    `{choices}` are those of a multiple choice, with commas between; with `{rationale}` each
-    rationale of a question is an example.
+    The defaults ask and answer; where the target is the answer alone, the references are all
+    people's answers. `text="{answer}", target="{question}"` is question generation; `{choices}` are
+    those of a multiple choice, with commas between; with `{rationale}` each rationale of a question
+    is an example.
 
     Args:
       folder: relative to `data_path`.
@@ -65,6 +67,7 @@ def vqa_source(
                     text.format_map(fields),
                     target.format_map(fields),
                     f"{question.id}-{number}" if reasons else question.id,
+                    question.answers if target == _ANSWER else (),
                 )
 
     return photo_source(folder, examples, images=images, longest_side=longest_side, splits=splits)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rt2_jax import client
 from rt2_jax.evaluation.policy_sources import LocalPolicy, RemotePolicySource
 from rt2_jax.sim.simulation import EMBODIMENT
+
+if TYPE_CHECKING:
+    from rt2_jax.inference.engine import PolicyEngine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +49,24 @@ def local_engine(checkpoint: str | pathlib.Path, *, name: str = "") -> LocalPoli
       FileNotFoundError, KeyError, ValueError: no checkpoint, or none of the table-top world's
         robot.
     """
-    from rt2_jax.inference import EnginePolicy, PolicyEngine
+    from rt2_jax.inference.engine import PolicyEngine
 
     engine = PolicyEngine.from_checkpoint(checkpoint)
-    policy = EnginePolicy(engine, engine.robot_task(embodiment=EMBODIMENT))
-    source = LocalPolicy(policy, name or str(checkpoint), policy.metadata)
+    source = engine_source(engine, name or str(checkpoint))
     engine.warm_up()
     return source
+
+
+def engine_source(engine: PolicyEngine, name: str) -> LocalPolicy:
+    """The policy of an engine in this process.
+
+    Raises:
+      KeyError, ValueError: it knows no robot of the table-top world.
+    """
+    from rt2_jax.inference.engine import EnginePolicy
+
+    policy = EnginePolicy(engine, engine.robot_task(embodiment=EMBODIMENT))
+    return LocalPolicy(policy, name, policy.metadata)
 
 
 def seen_pictures(

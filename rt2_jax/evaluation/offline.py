@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,10 @@ from rt2_jax.data.manifest import MixtureTask
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.evaluation.cached_tasks import open_cached_tasks
 from rt2_jax.evaluation.success import SuccessRate
+from rt2_jax.evaluation.web_report import Report, WebReport, web_report
 from rt2_jax.inference.engine import PolicyEngine
 
 OFFLINE_BATCH = 32
-Report = Callable[[str, int, int], None]
-"""Is called with a task's name, the steps that are done, and all."""
 
 
 @dataclass(frozen=True)
@@ -98,29 +97,6 @@ class RobotReport:
         }
 
 
-@dataclass(frozen=True)
-class WebReport:
-    """A web task's result: how many answers are the recorded ones, by `normalised`."""
-
-    task: TaskInfo
-    exact: SuccessRate
-    examples: tuple[tuple[str, str, str], ...]
-    """Some (text, recorded answer, answer)."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {
-            "task": self.task.name,
-            "kind": "web",
-            "steps": self.exact.trials,
-            "exact_answers": self.exact.to_json(),
-            "examples": [
-                dict(zip(("text", "recorded", "answer"), example, strict=True))
-                for example in self.examples
-            ],
-        }
-
-
 def evaluate_offline(
     engine: PolicyEngine,
     cache_dir: str | pathlib.Path,
@@ -161,7 +137,7 @@ def evaluate_offline(
     for number, (info, cache, median) in enumerate(work):
         chosen = spread(len(cache), limit)
         if info.robot is None:
-            reports.append(_web_report(engine, number, cache, chosen, report))
+            reports.append(web_report(engine, number, info, cache, chosen, report))
         else:
             assert median is not None
             reports.append(_robot_report(engine, number, cache, chosen, median, report))
@@ -172,11 +148,6 @@ def spread(total: int, limit: int | None) -> np.ndarray:
     """The numbers of at most `limit` steps, evenly spread over `total`."""
     count = total if limit is None else min(limit, total)
     return np.arange(count) * total // max(count, 1)
-
-
-def normalised(answer: str) -> str:
-    """Lower case, with single blanks between words and none around: what exact match compares."""
-    return " ".join(answer.lower().split())
 
 
 def _training_median(
@@ -267,22 +238,3 @@ def _accuracy(
         token_accuracy=float(equal[:, judged].mean()),
         exact=SuccessRate(int(equal.all(axis=1).sum()), len(equal)),
     )
-
-
-def _web_report(
-    engine: PolicyEngine, number: int, cache: StepCache, chosen: np.ndarray, report: Report
-) -> WebReport:
-    info = cache.info.task
-    examples = TaskExamples(number, cache, engine.description.model_inputs, None)
-    right, done = 0, 0
-    shown: list[tuple[str, str, str]] = []
-    for batch in _examples(examples, chosen, engine.batch_sizes[-1]):
-        observed = engine.description.model_inputs.observed
-        for answer in engine.decode_text([observed(example) for example in batch]):
-            step = cache[int(chosen[done])]
-            right += normalised(answer) == normalised(step.target)
-            if len(shown) < 5:
-                shown.append((step.text, step.target, answer))
-            done += 1
-        report(info.name, done, len(chosen))
-    return WebReport(info, SuccessRate(right, done), tuple(shown))

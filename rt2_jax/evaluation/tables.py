@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rt2_jax._text_table import aligned
-from rt2_jax.evaluation.offline import RobotReport, WebReport
+from rt2_jax.evaluation.offline import RobotReport
 from rt2_jax.evaluation.pointing import PointingReport
+from rt2_jax.evaluation.web_report import WebReport
+
+_MEASURES = {
+    "vqa_accuracy": "VQA accuracy",
+    "vqa_exact_match": "normalised as VQAv2 does, equal to the one known answer",
+    "cider_d": "CIDEr-D",
+}
 
 
 def offline_table(reports: Sequence[RobotReport | WebReport]) -> str:
@@ -71,6 +78,9 @@ def _robot(report: RobotReport) -> str:
 
 def _web(report: WebReport) -> str:
     lines = [f"{report.task.name}: answers right: {report.exact}"]
+    for score in report.scores:
+        value = f"{score.value:.3f}" if score.name == "cider_d" else f"{score.value:.1%}"
+        lines.append(f"  {_MEASURES[score.name]}: {value} ({score.count} {score.of})")
     for text, recorded, answer in report.examples:
         asked = f"{text!r}: " if text else ""
         lines.append(f"  {asked}expected {recorded!r}, answered {answer!r}")

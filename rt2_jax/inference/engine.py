@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 
 from rt2_jax.actions.policy import Observation, check_policy_output
@@ -19,8 +20,9 @@ from rt2_jax.data.state_text import fill_prompt
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.inference.history import FrameHistory
 from rt2_jax.inference.metadata import describe_task
-from rt2_jax.inference.programs import DecodePrograms
+from rt2_jax.inference.programs import Compiled, DecodePrograms
 from rt2_jax.inference.weights import abstract_params, weights_hash
+from rt2_jax.models.config_json import config_to_json
 from rt2_jax.models.model import Params
 from rt2_jax.training.adapters import restore_merged
 from rt2_jax.training.checkpoints import find_checkpoint
@@ -29,6 +31,10 @@ from rt2_jax.training.description import RunDescription
 Features = Mapping[str, np.ndarray]
 
 _ASPECT_TOLERANCE = 0.02  # of width / height
+
+
+class NotFiniteScoresError(ValueError):
+    """The weights give no finite numbers: training has diverged, or they are damaged."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class PolicyEngine:
       params: of its model.
       batch_sizes: of the compiled programs; requests are padded to the next one.
       checkpoint: its name, for the metadata.
+      compiled: of an engine of the same run, `compiled`; what it holds is not compiled again. It is
+        ignored where the model or the shapes of its inputs are others.
     """
 
     def __init__(
@@ -55,6 +63,7 @@ class PolicyEngine:
         params: Params,
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
         checkpoint: str = "",
+        compiled: Compiled | None = None,
     ) -> None:
         self.description = description
         self.checkpoint = checkpoint
@@ -62,7 +71,10 @@ class PolicyEngine:
         self._vocab_size = description.vocab_size
         model = description.make_model()
         self._params = params
-        self._programs = DecodePrograms(model, params, batch_sizes)
+        of = _decides_programs(description, params)
+        if compiled is None or compiled.of != of:
+            compiled = Compiled(of)
+        self._programs = DecodePrograms(model, params, batch_sizes, compiled)
         self._tokens: dict[TaskInfo, tuple[ActionTokens, np.ndarray]] = {}
 
     @classmethod
@@ -71,6 +83,8 @@ class PolicyEngine:
         checkpoint: str | pathlib.Path,
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
         which: str = "params",
+        *,
+        compiled: Compiled | None = None,
     ) -> PolicyEngine:
         """Reads a checkpoint, a run's latest one, or `pretrained:NAME`; nothing else is needed.
 
@@ -88,12 +102,17 @@ class PolicyEngine:
         path = find_checkpoint(checkpoint)
         description = RunDescription.from_checkpoint(path)
         params = restore_merged(path, abstract_params(description), which)
-        return cls(description, params, batch_sizes, path.name)
+        return cls(description, params, batch_sizes, path.name, compiled)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """Of the compiled programs, rising."""
         return self._programs.batch_sizes
+
+    @property
+    def compiled(self) -> Compiled:
+        """The programs without the weights; it lives longer than the engine."""
+        return self._programs.compiled
 
     def robot_task(self, name: str | None = None, *, embodiment: str | None = None) -> TaskInfo:
         """The task whose prompt, views and actions are meant.
@@ -165,7 +184,7 @@ class PolicyEngine:
           Seconds for each batch size.
 
         Raises:
-          ValueError: the weights give no finite numbers.
+          NotFiniteScoresError: the weights give no finite numbers.
         """
         example = dict(self.description.example_input)
         robots = self.description.robot_tasks
@@ -233,7 +252,7 @@ class PolicyEngine:
           the log-probabilities of both.
 
         Raises:
-          ValueError: the weights give no finite numbers.
+          NotFiniteScoresError: the weights give no finite numbers.
         """
         mask, plan = self._bound(task)[1], self._inputs.spec.plan_length
         tokens, scores = self._finite(*self._programs.decode(examples, len(mask), mask, plan))
@@ -373,7 +392,7 @@ class PolicyEngine:
 
     def _finite(self, tokens: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not np.all(np.isfinite(scores)):
-            raise ValueError(
+            raise NotFiniteScoresError(
                 f"{self.checkpoint or 'checkpoint'}: the model's scores are not finite, so nothing "
                 "was decoded; its training has diverged, or the weights are damaged"
             )
@@ -414,6 +433,24 @@ class EnginePolicy:
     def infer_batch(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
         """Answers several sessions at once, with the tokens that each would get alone."""
         return self.engine.act(observations, self.task, self._history)
+
+
+def _decides_programs(description: RunDescription, params: Params) -> dict[str, Any]:
+    """All that two checkpoints must have in common to share compiled programs: plain JSON."""
+    data = description.to_json()
+    # The mask and the bounds are arguments; prompts and pictures are made before.
+    return {
+        "model": config_to_json(description.model),
+        "inputs": data["inputs"],
+        "vocabulary": data["vocabulary"]["hash"],
+        "action_vocabulary": data["action_vocabulary"],
+        "params": {
+            jax.tree_util.keystr(path): [
+                *(list(leaf.shape), str(leaf.dtype), str(getattr(leaf, "sharding", None)))
+            ]
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        },
+    }
 
 
 def _acts_as(task: TaskInfo) -> tuple[Any, ...]:

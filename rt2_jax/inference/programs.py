@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
 from rt2_jax.models.model import Params, TransformerModel
+
+
+@dataclass
+class Compiled:
+    """Programs without parameters: those of another checkpoint of the run can be put into them.
+
+    Attributes:
+      of: what decides the programs besides batch size and length, as plain JSON; programs are only
+        used for what is equal to it.
+      programs: (batch size, length, whether there is a mask) -> the compiled program.
+    """
+
+    of: Any
+    programs: dict[tuple[int, int, bool], Any] = field(default_factory=dict)
 
 
 class DecodePrograms:
@@ -21,12 +36,22 @@ class DecodePrograms:
       model: whose parameters they are.
       params: on the device.
       batch_sizes: of the programs.
+      compiled: where they are kept; those that are in it already are used.
+
+    Attributes:
+      compiled: as given.
 
     Raises:
       ValueError: no batch sizes, or one that is no positive integer.
     """
 
-    def __init__(self, model: TransformerModel, params: Params, batch_sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: TransformerModel,
+        params: Params,
+        batch_sizes: Sequence[int],
+        compiled: Compiled | None = None,
+    ) -> None:
         sizes = tuple(sorted(set(batch_sizes)))
         if not sizes or any(type(size) is not int or size < 1 for size in sizes):
             raise ValueError(
@@ -35,7 +60,7 @@ class DecodePrograms:
         self.batch_sizes = sizes
         self._params = params
         self._features = tuple(model.OBSERVED)
-        self._programs: dict[tuple[int, int, bool], Any] = {}
+        self.compiled = compiled or Compiled(None)
         self._generate = jax.jit(model.generate, static_argnums=2)
         self._whole = tuple(model.features)
         self._score = jax.jit(model.score_batch)
@@ -91,9 +116,10 @@ class DecodePrograms:
         restart: np.int32,
     ) -> tuple[jax.Array, jax.Array]:
         key = (len(batch["images"]), length, mask is not None)
-        if key not in self._programs:
+        programs = self.compiled.programs
+        if key not in programs:
             # Compiled for these shapes only: a request can never set off a compilation that the
             # warm-up did not see.
             lowered = self._generate.lower(self._params, batch, length, mask, restart)
-            self._programs[key] = lowered.compile()
-        return self._programs[key](self._params, batch, mask, restart)
+            programs[key] = lowered.compile()
+        return programs[key](self._params, batch, mask, restart)

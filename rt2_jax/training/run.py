@@ -57,6 +57,7 @@ from rt2_jax.training.ordinal import order_action_tokens
 from rt2_jax.training.partitioning import Partitioner, logical_axis_rules
 from rt2_jax.training.resampling import restore_resampled, stored_params
 from rt2_jax.training.run_config import RunConfig
+from rt2_jax.training.run_length import write_run_length
 from rt2_jax.training.skipped import SkippedSteps
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import TrainState, TrainStateInitializer, train_state_initializer
@@ -295,6 +296,7 @@ def execute(
         everything: list[Log] = []
         skipped = SkippedSteps(directory, start, run.rules.names) if first else None
         if first:
+            write_run_length(directory, config.loop.total_steps)
             everything = [JsonlLog(directory / "metrics.jsonl", start), *logs(start)]
             if config.tensorboard:
                 everything.append(TensorBoardLog(directory / "tensorboard", start))

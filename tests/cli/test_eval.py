@@ -76,6 +76,20 @@ def test_pointing_prints_a_table_and_writes_json(run, pictures, capsys, tmp_path
     assert json.loads(out.read_text())["rows"][0]["strict"]["trials"] == 1
 
 
+def test_watch_evaluates_what_is_there_and_goes_on(run, caches, capsys):
+    words = ("--limit", 2, "--cache-dir", caches, "--task", "cups", "--batch-size", 2, "--once")
+    assert evaluate(*words, "--watch", run) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("step 0  cups/vqa_exact_match 0.0000  exact_answers 0.0000  ")
+    assert printed.out.endswith(" s  best\n")
+    assert evaluate("watch", run, *words) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "" and "1 checkpoints are evaluated" in printed.err
+    assert [path.name for path in sorted((run / "eval").iterdir())] == [
+        *("best.json", "validation", "validation.json", "validation.jsonl")
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -87,6 +101,9 @@ def test_pointing_prints_a_table_and_writes_json(run, pictures, capsys, tmp_path
         (("offline", "RUN", "--batch-size", 0), "batch_sizes: found [0]"),
         (("offline", "RUN", "--json", "no/where.json"), "--json no/where.json: expected a file's"),
         (("pointing", "RUN", "--pictures", "none"), "no file none/instances.json"),
+        (("--watch", "RUN", "--no-offline"), "nothing to evaluate: neither steps nor a closed"),
+        (("--watch", "RUN", "--closed-loop", "jump"), "jump"),
+        (("--watch", "RUN", "--until-step", -1), "until_step: found -1, expected a positive"),
     ],
 )
 def test_bad_input_is_one_line(run, caches, capsys, words, message, monkeypatch):

@@ -138,11 +138,12 @@ def check_shards():
     import seqio
 
     def check(task, split="train", numbered=False):
+        arrays = ("images", "references", "action", "state", "instruction_embedding")
+
         def steps(part=None):
             dataset = task.source.get_dataset(split, shuffle=False, shard_info=part)
             found = list(task.preprocess_precache(dataset).as_numpy_iterator())
             for step in found:
-                arrays = ("images", "action", "state", "instruction_embedding")
                 step.update({name: step[name].tolist() for name in arrays})
                 if not numbered:
                     del step["episode"]

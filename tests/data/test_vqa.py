@@ -228,3 +228,16 @@ def test_reading_order_is_that_of_a_page():
         for column, word in enumerate(line)
     ]
     assert [word.text for word in in_reading_order(boxes[::-1])] == sum(page, [])
+
+
+def test_all_peoples_answers_are_kept_where_the_answer_is_the_target(folder):
+    answers = [{"answer": each} for each in ("braid", "bun", "braid")]
+    folder(
+        q={"questions": [{"question_id": 10, "image_id": 1, "question": "what hair?"}]},
+        a={"annotations": [{"question_id": 10, "image_id": 1, "answers": answers}]},
+    )
+    read = vqa.vqa_v2_questions("q.json", "a.json")
+    [asked] = examples(vqa_source("", read))
+    assert asked.references == ("braid", "bun", "braid")
+    [turned] = examples(vqa_source("", read, text="{answer}", target="{question}"), "turned")
+    assert turned.references == ()

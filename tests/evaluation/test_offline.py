@@ -12,8 +12,9 @@ from rt2_jax.data.cache import StepCache
 from rt2_jax.data.examples import TaskExamples
 from rt2_jax.evaluation.cached_tasks import open_cached_tasks, task_examples
 from rt2_jax.evaluation.infer import infer
-from rt2_jax.evaluation.offline import evaluate_offline, normalised, spread
+from rt2_jax.evaluation.offline import evaluate_offline, spread
 from rt2_jax.evaluation.tables import offline_table
+from rt2_jax.evaluation.web_report import normalised
 from rt2_jax.inference.engine import PolicyEngine
 
 
