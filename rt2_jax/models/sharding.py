@@ -44,7 +44,9 @@ def constrain(x: jax.Array, names: Sequence[str | None]) -> jax.Array:
     """
     if jax.sharding.get_abstract_mesh().empty:
         return nn.with_logical_constraint(x, tuple(names))
-    return jax.lax.with_sharding_constraint(x, _spec(x.shape, names))
+    if not isinstance(x, jax.core.Tracer):
+        return x
+    return _lay_out(x, _spec(x.shape, names))
 
 
 def constrain_residual(x: jax.Array) -> jax.Array:
@@ -59,7 +61,7 @@ def enter_block(x: jax.Array) -> jax.Array:
     norm, in the dtype of activations, which XLA would otherwise cast to afterwards; and where its
     gradient is added up and scattered at once.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if jax.sharding.get_abstract_mesh().empty or not isinstance(x, jax.core.Tracer):
         return x
     outside, inside = _spec(x.shape, _RESIDUAL), _spec(x.shape, _INSIDE)
     return x if outside == inside else _gather_length(x, outside, inside)
@@ -86,8 +88,8 @@ def gather_parameter(x: jax.Array, layout: Layout | None) -> jax.Array:
     """
     if layout is None:
         return x
-    x = jax.lax.with_sharding_constraint(x, layout[0])
-    return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(x), layout[1])
+    x = _lay_out(x, layout[0])
+    return _lay_out(jax.lax.optimization_barrier(x), layout[1])
 
 
 def scatter_gradient(x: jax.Array, layout: Layout | None) -> jax.Array:
@@ -98,13 +100,13 @@ def scatter_gradient(x: jax.Array, layout: Layout | None) -> jax.Array:
     """
     if layout is None:
         return x
-    return jax.lax.optimization_barrier(jax.lax.with_sharding_constraint(x, layout[0]))
+    return jax.lax.optimization_barrier(_lay_out(x, layout[0]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _gather_length(x: jax.Array, outside: PartitionSpec, inside: PartitionSpec) -> jax.Array:
-    x = jax.lax.with_sharding_constraint(x, outside)
-    return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(x), inside)
+    x = _lay_out(x, outside)
+    return _lay_out(jax.lax.optimization_barrier(x), inside)
 
 
 def _gather_length_forward(
@@ -116,10 +118,15 @@ def _gather_length_forward(
 def _gather_length_backward(
     outside: PartitionSpec, inside: PartitionSpec, _: None, gradient: jax.Array
 ) -> tuple[jax.Array]:
-    return (jax.lax.with_sharding_constraint(gradient, outside),)
+    return (_lay_out(gradient, outside),)
 
 
 _gather_length.defvjp(_gather_length_forward, _gather_length_backward)
+
+
+def _lay_out(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """In a program; an array that is computed at once lies where it lies."""
+    return jax.lax.with_sharding_constraint(x, spec) if isinstance(x, jax.core.Tracer) else x
 
 
 def _spec(shape: Sequence[int], names: Sequence[str | None]) -> PartitionSpec:
@@ -141,5 +148,7 @@ def _say_once(name: str, size: int, axes: MeshAxes, kept: MeshAxes) -> None:
         name,
         size,
         ", ".join(axes),
-        f"it is divided by {', '.join(kept)} alone" if kept else "every device has all of it",
+        f"it is divided by {', '.join(kept)} alone"
+        if parts(kept) > 1
+        else "every device has all of it",
     )
