@@ -165,12 +165,13 @@ def _prepare_and_execute(args: argparse.Namespace) -> int:
 
     from rt2_jax.models.parts import model_parts
     from rt2_jax.training import report
+    from rt2_jax.training.execution import execute
     from rt2_jax.training.gin_files import load_model_config, load_run_config
     from rt2_jax.training.goodput import goodput_table, process_start, read_ledger
     from rt2_jax.training.logs import TerminalLog
     from rt2_jax.training.loop import NotFiniteError
     from rt2_jax.training.lora import base_of
-    from rt2_jax.training.run import execute, prepare
+    from rt2_jax.training.run import prepare
 
     if args.module:
         from rt2_jax.data.task_modules import import_tasks  # imports TensorFlow

@@ -22,8 +22,9 @@ from rt2_jax.training.checkpoints import (
     read_description,
     restore_state,
 )
+from rt2_jax.training.execution import first_state, restore_base
 from rt2_jax.training.lora import BASE
-from rt2_jax.training.run import Run, first_state, restore_base
+from rt2_jax.training.run import Run
 from rt2_jax.training.skipped import plain
 from rt2_jax.training.step import make_gradients, make_train_step, weigh
 from rt2_jax.training.train_state import TrainState

@@ -14,8 +14,9 @@ from rt2_jax.data.resolve import resolve_mixture
 from rt2_jax.inference.engine import EnginePolicy, PolicyEngine
 from rt2_jax.models.rt1.config import EfficientNetConfig, RT1Config
 from rt2_jax.serving.requests import Schema
+from rt2_jax.training.execution import execute
 from rt2_jax.training.loop import LoopConfig
-from rt2_jax.training.run import execute, prepare
+from rt2_jax.training.run import prepare
 from rt2_jax.training.run_config import RunConfig
 from rt2_jax.training.schedules import LearningRate
 

@@ -50,7 +50,8 @@ def run_config(tiny_mixture, tmp_path):
 @pytest.fixture(scope="package")
 def trained(tiny_mixture, tmp_path_factory, quick_compilation):
     """The directory of a run of `tiny_mix` that is complete; copy it before you change it."""
-    from rt2_jax.training.run import execute, prepare
+    from rt2_jax.training.execution import execute
+    from rt2_jax.training.run import prepare
 
     directory = tmp_path_factory.mktemp("trained") / "run"
     execute(prepare(tiny_config(tiny_mixture, directory)))

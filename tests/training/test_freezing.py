@@ -14,11 +14,12 @@ from flax.traverse_util import flatten_dict
 from rt2_jax.models.losses import ExampleSums
 from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.checkpoints import Checkpoints, check_optimizer
+from rt2_jax.training.execution import execute
 from rt2_jax.training.freezing import check_same_frozen, frozen_names, join_frozen, split_frozen
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.optimizers import AdamW
 from rt2_jax.training.report import memory_table, parameter_table
-from rt2_jax.training.run import execute, prepare
+from rt2_jax.training.run import prepare
 from rt2_jax.training.schedules import LearningRate
 from rt2_jax.training.step import StepConfig, make_train_step
 from rt2_jax.training.train_state import train_state_initializer

@@ -16,12 +16,13 @@ from rt2_jax.training.adafactor import Adafactor
 from rt2_jax.training.adapters import Adapters, params_hash, restore_merged
 from rt2_jax.training.checkpoints import Checkpoints, restore_params
 from rt2_jax.training.ema import EMA
+from rt2_jax.training.execution import execute
 from rt2_jax.training.export import export_adapters, export_params
 from rt2_jax.training.lora import ADAPTERS, BASE, AdaptedModel, Layout, LoRA, merge
 from rt2_jax.training.metrics import SourceRules
 from rt2_jax.training.optax_schedules import OptaxSchedule
 from rt2_jax.training.optimizers import AdamW
-from rt2_jax.training.run import execute, prepare
+from rt2_jax.training.run import prepare
 from rt2_jax.training.step import make_train_step
 from rt2_jax.training.train_state import train_state_initializer
 

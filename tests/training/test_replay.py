@@ -11,9 +11,10 @@ import pytest
 from flax.linen.partitioning import AxisMetadata
 
 from rt2_jax.models.losses import ExampleSums
+from rt2_jax.training.execution import execute
 from rt2_jax.training.optimizers import AdamW
 from rt2_jax.training.replay import _alone, replay
-from rt2_jax.training.run import execute, prepare
+from rt2_jax.training.run import prepare
 from rt2_jax.training.skipped import SKIPPED_STEPS, SkippedSteps
 from rt2_jax.training.train_state import train_state_initializer
 

@@ -10,10 +10,11 @@ from flax.traverse_util import flatten_dict
 
 from rt2_jax.models.position import resample_positions
 from rt2_jax.training.checkpoints import find_checkpoint, read_description
+from rt2_jax.training.execution import execute
 from rt2_jax.training.export import export_params
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.resampling import restore_resampled, stored_model
-from rt2_jax.training.run import execute, prepare
+from rt2_jax.training.run import prepare
 
 POSITIONS = ("vision", "pos_embedding")
 

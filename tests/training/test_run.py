@@ -14,11 +14,12 @@ import pytest
 
 from rt2_jax.models.rt1.config import EfficientNetConfig, RT1Config
 from rt2_jax.training.checkpoints import find_checkpoint
+from rt2_jax.training.execution import execute
 from rt2_jax.training.loop import LoopConfig
 from rt2_jax.training.mesh import MeshShape
 from rt2_jax.training.meter import MEASURED
 from rt2_jax.training.report import data_table
-from rt2_jax.training.run import execute, prepare
+from rt2_jax.training.run import prepare
 from rt2_jax.training.step import StepConfig
 
 

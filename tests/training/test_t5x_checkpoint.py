@@ -13,8 +13,9 @@ from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rt2_jax.training.checkpoints import Checkpoints, restore_params
+from rt2_jax.training.execution import execute
 from rt2_jax.training.initial_state import find_initial, plan_initial_state
-from rt2_jax.training.run import execute, prepare
+from rt2_jax.training.run import prepare
 from rt2_jax.training.t5x_checkpoint import find_t5x_checkpoint, open_weights
 from rt2_jax.training.train_state import TrainState
 
