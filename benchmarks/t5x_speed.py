@@ -109,6 +109,11 @@ class Ours:
             LearningRate(factors="constant", base_learning_rate=1e-3),
             rules,
         )
+        example = self._with_sources(make_batch(0))
+        step.compile_ahead(
+            self.initializer.abstract,
+            {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in example.items()},
+        )
         state, key = self.initializer.init(jax.random.key(0)), jax.random.key(1)
         batch: Any = None
 
@@ -120,8 +125,7 @@ class Ours:
             return float(jax.block_until_ready((state, metrics))[1].loss)
 
         def temporary() -> int:
-            compiled = step.lower(self.initializer.abstract, batch, key).compile()
-            analysis: Any = compiled.memory_analysis()
+            analysis: Any = step.memory_analysis()
             return int(analysis.temp_size_in_bytes)
 
         return train, temporary

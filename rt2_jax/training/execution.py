@@ -80,6 +80,15 @@ def execute(
         # Of adapters alone nobody has counted what the backward pass needs.
         count_flops=None if config.lora else lambda: _flops(run),
     )
+    step = make_train_step(
+        run.model,
+        run.initializer,
+        run.partitioner,
+        config.learning_rate,
+        run.rules,
+        config.step,
+    )
+    step.compile_ahead(run.initializer.abstract, run.batch)
     new = first_state(run, base) if before is None else None
     first = jax.process_index() == 0
     with (
@@ -100,14 +109,6 @@ def execute(
             everything = [JsonlLog(directory / "metrics.jsonl", start), *logs(start)]
             if config.tensorboard:
                 everything.append(TensorBoardLog(directory / "tensorboard", start))
-        step = make_train_step(
-            run.model,
-            run.initializer,
-            run.partitioner,
-            config.learning_rate,
-            run.rules,
-            config.step,
-        )
         return train(
             config.loop,
             state,

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -59,7 +60,7 @@ class Run:
       partitioner: the mesh and the rules.
       initializer: `initializer.abstract` has every shape, dtype and sharding of the state.
       rules: what counts of each source.
-      batch_shapes: of every feature of the global batch.
+      batch: shape and dtype of every feature of the global batch.
       initial_checkpoint: that the parameters come from, if there is one.
       initial_state: what is taken from it, where that is not simply all its parameters.
     """
@@ -73,9 +74,14 @@ class Run:
     partitioner: Partitioner
     initializer: TrainStateInitializer
     rules: SourceRules
-    batch_shapes: Mapping[str, tuple[int, ...]]
+    batch: Mapping[str, jax.ShapeDtypeStruct]
     initial_checkpoint: pathlib.Path | None
     initial_state: InitialState | None = None
+
+    @property
+    def batch_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every feature of the global batch."""
+        return {name: each.shape for name, each in self.batch.items()}
 
     def batches(self, host: int | None = None, hosts: int | None = None) -> MixtureBatches:
         """This process's part of the run's batches, or the block of another one of `hosts`."""
@@ -214,7 +220,7 @@ def prepare(config: RunConfig) -> Run:
         partitioner=partitioner,
         initializer=initializer,
         rules=rules,
-        batch_shapes=shapes,
+        batch={name: jax.ShapeDtypeStruct(shapes[name], types[name]) for name in shapes},
         initial_checkpoint=initial,
         initial_state=initial_state,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,29 +21,59 @@ Batch = Mapping[str, jax.Array]
 Gradients = Callable[[Any, Batch, jax.Array], tuple[Any, jax.Array, SourceSums]]
 
 
-@dataclasses.dataclass(frozen=True)
 class TrainStep:
     """The step: (state, global batch, the run's key) -> (new state, metrics).
 
-    Attributes:
-      compiled: of these three; it is compiled when it is first called.
+    It is compiled when it is first called, or ahead of that, see `compile_ahead`.
+
+    Args:
+      step: of these three, under `jax.jit`.
       partitioner: whose mesh and rules hold within it.
     """
 
-    compiled: Any
-    partitioner: Partitioner
+    def __init__(self, step: Any, partitioner: Partitioner) -> None:
+        self._step, self._partitioner = step, partitioner
+        self._ahead: concurrent.futures.Future[Any] | None = None
 
     def __call__(
         self, state: TrainState, batch: Batch, rng: jax.Array
     ) -> tuple[TrainState, StepMetrics]:
-        with self.partitioner.active():
-            result: tuple[TrainState, StepMetrics] = self.compiled(state, batch, rng)
+        if self._ahead is not None:
+            self._step, self._ahead = self._ahead.result(), None
+        with self._partitioner.active():
+            result: tuple[TrainState, StepMetrics] = self._step(state, batch, rng)
             return result
+
+    def memory_analysis(self) -> Any:
+        """What XLA plans for the step, as it says of a program that was compiled ahead."""
+        if self._ahead is not None:
+            self._step, self._ahead = self._ahead.result(), None
+        return self._step.memory_analysis()
 
     def lower(self, state: Any, batch: Any, rng: Any) -> jax.stages.Lowered:
         """The step before it is compiled, of arrays or of their shapes."""
-        with self.partitioner.active():
-            return self.compiled.lower(state, batch, rng)
+        with self._partitioner.active():
+            lowered: jax.stages.Lowered = self._step.lower(state, batch, rng)
+            return lowered
+
+    def compile_ahead(self, state: TrainState, batch: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+        """Begins to compile in a thread, while parameters are made or restored and data warm up.
+
+        The first call waits for it, and raises what went wrong; calls take these shapes alone.
+
+        Args:
+          state: `TrainStateInitializer.abstract`.
+          batch: shapes and dtypes of the global batch.
+        """
+        sharding = self._partitioner.batch_sharding
+        shapes = {
+            name: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding)
+            for name, each in batch.items()
+        }
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        pool = concurrent.futures.ThreadPoolExecutor(1, "compile")
+        self._ahead = pool.submit(lambda: self.lower(state, shapes, key).compile())
+        pool.shutdown(wait=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,11 +236,11 @@ def make_train_step(
         )
         return new_state, StepMetrics(loss, norm, rate, ~finite, sources)
 
-    compiled = jax.jit(
+    jitted = jax.jit(
         step,
         in_shardings=(shardings, partitioner.batch_sharding, partitioner.replicated),
         out_shardings=(shardings, partitioner.replicated),
         donate_argnums=0,
         compiler_options=dict(config.compiler_options) or None,
     )
-    return TrainStep(compiled, partitioner)
+    return TrainStep(jitted, partitioner)
