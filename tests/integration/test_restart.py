@@ -49,12 +49,14 @@ def unfinished(model_dir):
 
 def kill_one(processes, model_dir, draw, *, during_a_save):
     """Kills one of them at a time drawn; whether a checkpoint was half written then."""
+    wanted = draw.randint(1, 40)
     for line in processes[0].stdout:
-        if line.startswith("step "):
+        wanted -= line.startswith("step ")
+        if not wanted:
             break
     else:
-        raise AssertionError(f"ended before a step: {processes[0].wait()}")
-    time.sleep(draw.uniform(0, 1))
+        raise AssertionError(f"ended before it was killed: {processes[0].wait()}")
+    time.sleep(draw.uniform(0, 0.3))
     end = time.monotonic() + 10
     while during_a_save and not unfinished(model_dir) and time.monotonic() < end:
         time.sleep(0.001)
@@ -80,7 +82,8 @@ def kill_again_and_again(together, tmp_path, kills, count):
     for kill in range(kills):
         processes = together(killed, *flags, count=count)
         during += kill_one(processes, killed, draw, during_a_save=kill % 3 == 0)
-    done = max(int(path.name.removeprefix("checkpoint_")) for path in complete(killed)) + 9
+    steps_saved = [int(path.name.removeprefix("checkpoint_")) for path in complete(killed)]
+    done = max(steps_saved, default=0) + 9
     end = ("--gin.TRAIN_STEPS=" + str(done), f"--gin.LearningRate.steps_per_cycle={steps}")
     for directory in (killed, whole):
         for process in together(directory, *flags, *end, count=count):
