@@ -257,7 +257,7 @@ def _dry_run_without(config: RunConfig, text: str, allow_missing: bool) -> int:
 def _report(args: argparse.Namespace) -> int:
     from rt2_jax.training.run_page import write_run_page
 
-    directory, files = args.report, list(args.gin_file)
+    directory, files = args.report, list(args.gin_file or ())
     if directory.endswith(".gin"):
         directory, files = "", [directory, *files]
     if not directory:

@@ -70,7 +70,7 @@ def test_a_dry_run_prints_what_would_be_and_writes_nothing(rt2_train, tmp_path, 
         "position_delta_x   m ",
         "19 of 256",
         "images                 8 x 1 x 8 x 8 x 3",
-        "mesh {'fsdp': 1, 'data': 8, 'tensor': 1}",
+        "mesh {'replica': 1, 'fsdp': 1, 'data': 8, 'sequence': 1, 'tensor': 1}",
         "bytes per device",
     ):
         assert text in output, f"{text!r} is not in:\n{output}"

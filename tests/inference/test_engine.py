@@ -217,10 +217,10 @@ def test_the_metadata_tell_a_client_what_it_gets(engine, small, trained):
 def test_after_the_warm_up_nothing_is_compiled(engine, untrained):
     engine = PolicyEngine.from_checkpoint(untrained, (2, 1))
     assert sorted(engine.warm_up(questions=True)) == [1, 2] == list(engine.batch_sizes)
-    programs = dict(engine._programs._programs)
+    programs = dict(engine.compiled.programs)
     engine.act([observation(i) for i in range(5)])
     engine.answer([Question("Answer in en: what?")])
-    assert engine._programs._programs == programs
+    assert engine.compiled.programs == programs
 
 
 def test_the_task_is_chosen_by_name_or_robot(engine):

@@ -21,10 +21,9 @@ MODELS = ("rt2_paligemma_3b", "rt2_palix_55b", "rt2_palix_5b", "rt2_palme_12b")
 FAMILIES = ("cpu", "gpu", "tpu7x", "v4", "v5e", "v5p", "v6e")
 VALUES = {
     "MODEL_DIR": "'run'",
-    "MIXTURE": "'mixture'",
+    "MIXTURE_OR_TASK_NAME": "'mixture'",
     "TRAIN_STEPS": "1",
-    "ENCODER_LENGTH": "64",
-    "DECODER_LENGTH": "32",
+    "TASK_FEATURE_LENGTHS": "{'inputs': 64, 'targets': 32}",
 }
 
 
