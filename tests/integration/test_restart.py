@@ -29,10 +29,14 @@ def numbers(model_dir):
 
 
 def state(model_dir, step):
+    path = model_dir / f"checkpoint_{step}" / "state"
     with ocp.PyTreeCheckpointer() as checkpointer:
-        return jax.tree.leaves_with_path(
-            checkpointer.restore(model_dir / f"checkpoint_{step}" / "state")
+        # As arrays of NumPy: those of several processes have no devices here.
+        kinds = jax.tree.map(
+            lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray),
+            checkpointer.metadata(path).item_metadata.tree,
         )
+        return jax.tree.leaves_with_path(checkpointer.restore(path, restore_args=kinds))
 
 
 def assert_losses_within_float_noise(found, expected):
