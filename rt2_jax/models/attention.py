@@ -13,11 +13,10 @@ from jax.sharding import PartitionSpec
 
 from rt2_jax.models.config import IMPLEMENTATIONS
 from rt2_jax.models.products import add_bias
-from rt2_jax.models.recomputed import masked_softmax
+from rt2_jax.models.recomputed import MASKED, masked_softmax
 from rt2_jax.models.sharding import constrain, mesh_axes, parts
 
 _LOG = logging.getLogger("rt2_jax.models")
-_MASKED = -1e10  # as T5X's: far below any logit, and finite, so that a row of them has no NaN
 _LANES = 128  # the kernel's blocks are multiples of it
 _LARGEST_BLOCK = 512
 
@@ -161,7 +160,7 @@ def _fused(
     if mask is not None and mask.shape[1] == mask.shape[2] == 1:
         seen, mask = jnp.broadcast_to(mask[:, 0, 0], (len(mask), num_keys)), None
     if mask is not None:
-        bias = jnp.where(mask, 0.0 if bias is None else bias, _MASKED)
+        bias = jnp.where(mask, 0.0 if bias is None else bias, MASKED)
     elif more_keys and seen is None:
         seen = jnp.ones((1, num_keys), bool)
     q = _pad(queries, more_queries, axis=1).reshape(
@@ -173,7 +172,7 @@ def _fused(
     if bias is not None:
         bias = jnp.broadcast_to(bias, (*bias.shape[:2], num_queries, num_keys)) / scale
         # Lower than what a mask hides: a row that sees nothing is then the mean of its own keys.
-        bias = _pad(bias, more_keys, axis=3, value=2 * _MASKED / scale)
+        bias = _pad(bias, more_keys, axis=3, value=2 * MASKED / scale)
         bias = _pad(bias, more_queries, axis=2)
         heads = (1, 1) if bias.shape[1] == 1 else (kv_heads, num_heads // kv_heads)
         bias = bias.reshape(len(bias), *heads, *bias.shape[2:])

@@ -29,7 +29,7 @@ def matmul(x: jax.Array, kernel: jax.Array, layout: Layout | None = None) -> jax
 def _matmul_forward(
     x: jax.Array, kernel: jax.Array, layout: Layout | None
 ) -> tuple[jax.Array, tuple]:
-    return matmul(x, kernel, layout), (x, kernel)
+    return x @ gather_parameter(kernel, layout), (x, kernel)
 
 
 def _matmul_backward(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-_MASKED = -1e10  # as T5X's: far below any logit, and finite, so that a row of them has no NaN
+MASKED = -1e10  # as T5X's: far below any logit, and finite, so that a row of them has no NaN
 
 
 def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -33,17 +33,20 @@ def masked_softmax(logits: jax.Array, mask: jax.Array | None) -> jax.Array:
     return _forward(logits, mask)[0]
 
 
-def _forward(logits: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+def _forward(logits: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, tuple]:
     if mask is not None:
-        logits = jnp.where(mask, logits, _MASKED)
+        logits = jnp.where(mask, logits, MASKED)
     weights = jax.nn.softmax(logits)
-    return weights, weights
+    return weights, (weights, mask)
 
 
-def _backward(weights: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
-    # Behind the mask weights are 0, so what goes back there is 0 too.
+def _backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, None]:
+    weights, mask = saved
     weighted = weights * gradient
-    return weighted - weights * jnp.sum(weighted, axis=-1, keepdims=True), None
+    of_logits = weighted - weights * jnp.sum(weighted, axis=-1, keepdims=True)
+    if mask is not None:  # in a row that has nothing else, weights behind the mask are not 0
+        of_logits = jnp.where(mask, of_logits, 0.0)
+    return of_logits, None
 
 
 masked_softmax.defvjp(_forward, _backward)

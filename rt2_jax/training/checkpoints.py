@@ -331,6 +331,23 @@ def item_metadata(path: pathlib.Path, item: str) -> Any:
         raise _damaged(path, error) from error
 
 
+def read_arrays(path: pathlib.Path, item: str, abstract: Mapping[str, Any]) -> Any:
+    """The arrays of an item that `abstract` names, unchecked.
+
+    Raises:
+      Exception: it is damaged; Orbax, TensorStore and JSON have no error in common.
+    """
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(
+            path / item,
+            args=ocp.args.PyTreeRestore(
+                item=abstract,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                partial_restore=True,
+            ),
+        )
+
+
 def restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = STATE) -> Any:
     """The part of an item that `abstract` names; whole in its top-level keys.
 
@@ -339,18 +356,10 @@ def restore_tree(path: pathlib.Path, abstract: Mapping[str, Any], item: str = ST
     """
     metadata = item_metadata(path, item)
     _check_weights(path, {name: metadata.get(name, {}) for name in abstract}, abstract)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        try:
-            restored = checkpointer.restore(
-                path / item,
-                args=ocp.args.PyTreeRestore(
-                    item=abstract,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-                    partial_restore=True,
-                ),
-            )
-        except Exception as error:
-            raise _damaged(path, error) from error
+    try:
+        restored = read_arrays(path, item, abstract)
+    except Exception as error:
+        raise _damaged(path, error) from error
     if item == STATE and (path / FINGERPRINTS).is_dir():
         # Arrays that are restored with another dtype have other bits.
         kept = {

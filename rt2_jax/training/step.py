@@ -38,17 +38,14 @@ class TrainStep:
     def __call__(
         self, state: TrainState, batch: Batch, rng: jax.Array
     ) -> tuple[TrainState, StepMetrics]:
-        if self._ahead is not None:
-            self._step, self._ahead = self._ahead.result(), None
+        step = self._ready()
         with self._partitioner.active():
-            result: tuple[TrainState, StepMetrics] = self._step(state, batch, rng)
+            result: tuple[TrainState, StepMetrics] = step(state, batch, rng)
             return result
 
     def memory_analysis(self) -> Any:
         """What XLA plans for the step, as it says of a program that was compiled ahead."""
-        if self._ahead is not None:
-            self._step, self._ahead = self._ahead.result(), None
-        return self._step.memory_analysis()
+        return self._ready().memory_analysis()
 
     def lower(self, state: Any, batch: Any, rng: Any) -> jax.stages.Lowered:
         """The step before it is compiled, of arrays or of their shapes."""
@@ -74,6 +71,11 @@ class TrainStep:
         pool = concurrent.futures.ThreadPoolExecutor(1, "compile")
         self._ahead = pool.submit(lambda: self.lower(state, shapes, key).compile())
         pool.shutdown(wait=False)
+
+    def _ready(self) -> Any:
+        if self._ahead is not None:
+            self._step, self._ahead = self._ahead.result(), None
+        return self._step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ import tensorstore
 from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rt2_jax.training.checkpoints import DESCRIPTION, FINGERPRINTS, PARAMS
+from rt2_jax.training.checkpoints import DESCRIPTION, FINGERPRINTS, PARAMS, read_arrays
 
 _LEGACY, _STATE = "checkpoint", "state"
 
@@ -167,19 +167,10 @@ def _open_orbax(path: pathlib.Path, item: str, prefix: str) -> StoredWeights:
 
     def read(wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         flat = {name.removeprefix(prefix): leaf for name, leaf in wanted.items()}
-        abstract = unflatten_dict(flat, sep="/")
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            try:
-                found = checkpointer.restore(
-                    path / item,
-                    args=ocp.args.PyTreeRestore(
-                        item=abstract,
-                        restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-                        partial_restore=True,
-                    ),
-                )
-            except Exception as error:
-                raise _damaged(path, error) from error
+        try:
+            found = read_arrays(path, item, unflatten_dict(flat, sep="/"))
+        except Exception as error:
+            raise _damaged(path, error) from error
         return {prefix + name: leaf for name, leaf in flatten_dict(found, sep="/").items()}
 
     return StoredWeights(path, weights, read)

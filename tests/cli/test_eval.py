@@ -1,36 +1,10 @@
 """`rt2 eval offline` and `rt2 eval pointing`: what they print, write and refuse."""
 
 import json
-import pathlib
-import runpy
-import types
 
 import pytest
 
 from rt2_jax.cli.main import main
-
-FOLDER = pathlib.Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def small():
-    """A small policy: see `tests/inference/small_policy.py`."""
-    return types.SimpleNamespace(**runpy.run_path(str(FOLDER / "inference" / "small_policy.py")))
-
-
-@pytest.fixture(scope="module")
-def caches(small, tmp_path_factory):
-    root = tmp_path_factory.mktemp("caches")
-    small.write_caches(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(small, caches, tmp_path_factory):
-    """A run's folder with one checkpoint of random weights."""
-    description = small.describe(caches)
-    state, _ = small.make_state(description, caches)
-    return small.write_checkpoint(tmp_path_factory.mktemp("run"), description, state).parent
 
 
 @pytest.fixture(scope="module")

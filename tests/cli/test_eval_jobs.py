@@ -1,17 +1,12 @@
 """Evaluation, inference and export from gin files: the numbers of the plain verbs, and refusals."""
 
 import json
-import pathlib
-import runpy
-import types
 
 import jax
 import pytest
 
 from rt2_jax.cli.main import main
 from rt2_jax.main import arguments
-
-FOLDER = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,27 +15,6 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def small():
-    """A small policy: see `tests/inference/small_policy.py`."""
-    return types.SimpleNamespace(**runpy.run_path(str(FOLDER / "inference" / "small_policy.py")))
-
-
-@pytest.fixture(scope="module")
-def caches(small, tmp_path_factory):
-    root = tmp_path_factory.mktemp("caches")
-    small.write_caches(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(small, caches, tmp_path_factory):
-    """A run's folder with one checkpoint of random weights."""
-    description = small.describe(caches)
-    state, _ = small.make_state(description, caches)
-    return small.write_checkpoint(tmp_path_factory.mktemp("run"), description, state).parent
 
 
 def gin(name, **values):

@@ -14,6 +14,7 @@ from jax.experimental.pallas import tpu as pltpu
 from rt2_jax.models import attention
 from rt2_jax.models.attention import attend
 from rt2_jax.models.config import VisionConfig
+from rt2_jax.models.recomputed import MASKED, masked_softmax
 from rt2_jax.models.vit import VisionTransformer
 from rt2_jax.training.mesh import MeshShape, make_mesh
 from rt2_jax.training.partitioning import Partitioner
@@ -173,3 +174,18 @@ def test_the_switch_reaches_the_layers_of_a_model_and_its_weights_serve_both(on_
         jax.jit(fused.apply)(params, images), jax.jit(xla.apply)(params, images), **CLOSE
     )
     assert said() == []
+
+
+def test_the_masked_softmax_has_the_gradient_of_its_formula_also_where_all_is_masked():
+    draw = np.random.default_rng(0)
+    logits, cotangent = (jnp.asarray(draw.normal(size=(3, 2, 5)), jnp.float32) for _ in range(2))
+    mask = jnp.asarray([[[1, 1, 0, 1, 0]], [[0, 0, 0, 0, 0]], [[1, 1, 1, 1, 1]]], bool)
+
+    def plain(logits):
+        return jax.nn.softmax(jnp.where(mask, logits, MASKED))
+
+    found, back = jax.vjp(lambda logits: masked_softmax(logits, mask), logits)
+    expected, plain_back = jax.vjp(plain, logits)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(back(cotangent)[0], plain_back(cotangent)[0], atol=1e-6)
+    assert np.all(np.asarray(back(cotangent)[0][1]) == 0)
