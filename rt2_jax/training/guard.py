@@ -28,8 +28,9 @@ def is_guarded() -> bool:
 def guarded(program: Callable[[], int], name: str) -> int:
     """Runs the program in a process of its own; its exit status, and RETRYABLE if it was aborted.
 
-    SIGTERM and SIGINT are passed on; the program dies when this process is killed. The program's
-    process ends at once, without waiting for others: it must have left them in good order.
+    SIGTERM, SIGINT and SIGUSR1, which asks for a trace, are passed on; the program dies when this
+    process is killed. The program's process ends at once, without waiting for others: it must have
+    left them in good order.
 
     Args:
       program: gives an exit status.
@@ -52,7 +53,7 @@ def guarded(program: Callable[[], int], name: str) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda received, _: os.kill(child, received))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGABRT:

@@ -57,3 +57,22 @@ sys.exit(0 if (first, second, third) == (7, 75, 137) else str((first, second, th
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("x: error: the distributed runtime ended this process") == 1
+
+
+def test_the_watching_process_passes_on_that_a_trace_is_wanted():
+    program = """
+import os, signal, time
+from rt2_jax.training.guard import guarded
+parent = os.getpid()
+def wait():
+    asked = []
+    signal.signal(signal.SIGUSR1, lambda *_: asked.append(True))
+    time.sleep(0.5)  # until the other one listens
+    os.kill(parent, signal.SIGUSR1)
+    end = time.monotonic() + 20
+    while not asked and time.monotonic() < end:
+        time.sleep(0.01)
+    return 7 if asked else 1
+raise SystemExit(guarded(wait, "x"))
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 7
