@@ -27,6 +27,7 @@ import numpy as np
 from rt2_jax.actions.policy import Observation
 from rt2_jax.client import RemotePolicy
 from rt2_jax.data.request_log import encode_picture
+from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.request_logger import RequestLogger
 from rt2_jax.serving.server import serve
 from rt2_jax.sim.env import TabletopEnv
@@ -61,7 +62,7 @@ def run_server(log_dir: pathlib.Path | None, ready: Connection) -> None:
     """Serves, and logs if there is a folder for it, until it is terminated."""
     policy = Constant()
     log = None if log_dir is None else RequestLogger(log_dir, policy.metadata)
-    serve(policy, port=0, ready=ready.send, log=log)
+    serve(policy, port=0, options=ServerOptions(log=log), ready=ready.send)
 
 
 def picture() -> np.ndarray:

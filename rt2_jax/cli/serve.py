@@ -41,6 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
     from rt2_jax.inference import EnginePolicy, PolicyEngine
+    from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import check_address, serve
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int | None:
         if log is not None:
             print(f"logging to {log.folder}", flush=True)
 
-    serve(policy, args.host, args.port, max(sizes), token, ready, log)
+    serve(policy, args.host, args.port, ServerOptions(max(sizes), token, log), ready)
     if log is not None:
         print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
     return 0

@@ -7,8 +7,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "app": ["make_app"],
         "batching": ["BatchingQueue", "DeadlineError"],
+        "options": ["ServerOptions"],
         "request_logger": ["RequestLogger"],
         "requests": ["BatchPolicy", "Schema"],
         "server": ["PolicyServer", "serve"],
+        "service": ["PolicyService"],
     },
 )

@@ -26,6 +26,7 @@ class Exchange:
       request: once it is read.
       answer: of the policy.
       warnings: that go with the answer.
+      reply: the answer as its wire sends it.
       outcome: one of `rt2_jax.data.request_log.OUTCOMES` once it is over.
       error: what was said instead of an answer.
       total_s: from arrival to the outcome.
@@ -40,6 +41,7 @@ class Exchange:
     request: Request | None = None
     answer: Answer | None = None
     warnings: tuple[str, ...] = ()
+    reply: bytes | str = b""
     outcome: str = ""
     error: str = ""
     total_s: float = 0.0

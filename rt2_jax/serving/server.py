@@ -10,15 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import uvicorn
 
 from rt2_jax.serving.app import PolicyApp
+from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.requests import BatchPolicy
-
-if TYPE_CHECKING:  # it needs `array_record`, which a server without a log does not
-    from rt2_jax.serving.request_logger import RequestLogger
+from rt2_jax.serving.service import PolicyService
 
 _DRAIN_S = 10.0
 
@@ -46,9 +44,7 @@ class PolicyServer(uvicorn.Server):
       policy: compiled and warm: the port opens at once.
       host: address to bind to.
       port: 0 for any that is free; see `port` after the start.
-      largest_batch: of requests answered together.
-      token: that clients must show.
-      log: what requests and answers are written to.
+      options: how it is served.
     """
 
     def __init__(
@@ -56,11 +52,9 @@ class PolicyServer(uvicorn.Server):
         policy: BatchPolicy,
         host: str = "127.0.0.1",
         port: int = 8000,
-        largest_batch: int = 8,
-        token: str | None = None,
-        log: RequestLogger | None = None,
+        options: ServerOptions | None = None,
     ) -> None:
-        self.policy_app = PolicyApp(policy, largest_batch, token, log)
+        self.policy_app = PolicyApp(policy, options)
         super().__init__(
             uvicorn.Config(
                 self.policy_app.app,
@@ -75,6 +69,10 @@ class PolicyServer(uvicorn.Server):
         )
 
     @property
+    def _service(self) -> PolicyService:
+        return self.policy_app.service
+
+    @property
     def port(self) -> int:
         """The bound port, once `started`."""
         return self.servers[0].sockets[0].getsockname()[1]
@@ -87,16 +85,16 @@ class PolicyServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Takes nothing new, lets finish what is under way, then ends."""
-        if self.policy_app.draining:  # asked twice
+        if self._service.draining:  # asked twice
             super().handle_exit(sig, frame)
             return
-        self.policy_app.draining = True
+        self._service.draining = True
         self._drain_until = time.monotonic() + _DRAIN_S
 
     async def on_tick(self, counter: int) -> bool:
         """uvicorn's: ten times a second; True to end."""
-        if self.policy_app.draining and (
-            self.policy_app.in_flight == 0 or time.monotonic() > self._drain_until
+        if self._service.draining and (
+            self._service.in_flight == 0 or time.monotonic() > self._drain_until
         ):
             await asyncio.sleep(0.05)  # for answers that are on their way out
             return True
@@ -126,10 +124,8 @@ def serve(
     policy: BatchPolicy,
     host: str = "127.0.0.1",
     port: int = 8000,
-    largest_batch: int = 8,
-    token: str | None = None,
+    options: ServerOptions | None = None,
     ready: Callable[[str], None] = lambda url: None,
-    log: RequestLogger | None = None,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C.
 
@@ -137,15 +133,13 @@ def serve(
       policy: compiled and warm.
       host: address to bind to.
       port: 0 for any that is free.
-      largest_batch: of requests answered together.
-      token: that clients must show.
+      options: how it is served.
       ready: is called with the URL when the port is open.
-      log: what requests and answers are written to.
 
     Raises:
       OSError: the port cannot be bound.
     """
-    server = PolicyServer(policy, host, port, largest_batch, token, log)
+    server = PolicyServer(policy, host, port, options)
 
     def tell() -> None:
         while not server.started:

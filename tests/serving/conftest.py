@@ -8,6 +8,7 @@ import pytest
 
 from rt2_jax.actions.policy import Observation
 from rt2_jax.actions.space import rt2_action_space
+from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.server import PolicyServer
 
 SPACE = rt2_action_space(
@@ -71,7 +72,7 @@ def serve():
     started = []
 
     def start(policy=None, **options):
-        server = PolicyServer(policy or Toy(), port=0, **options)
+        server = PolicyServer(policy or Toy(), port=0, options=ServerOptions(**options))
         context = server.in_thread()
         started.append(context)
         return server, context.__enter__()

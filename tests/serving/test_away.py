@@ -76,7 +76,7 @@ def test_where_no_server_is_the_client_says_so():
 
 def test_another_version_of_the_protocol_is_refused(serve):
     server, url = serve()
-    server.policy_app.schema.metadata["protocol_version"] = 2
+    server.policy_app.service.schema.metadata["protocol_version"] = 2
     with pytest.raises(ValueError, match="speaks protocol version 2, this client 1"):
         RemotePolicy(url)
 

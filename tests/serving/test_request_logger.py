@@ -18,6 +18,7 @@ from rt2_jax.client import DeadlineExceeded, PolicyServerError, RemotePolicy
 from rt2_jax.client.frames import pack
 from rt2_jax.data.image import decode_image
 from rt2_jax.data.request_log import RequestLog, find_logs
+from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.request_logger import RequestLogger
 from rt2_jax.serving.server import PolicyServer
 
@@ -27,11 +28,12 @@ from .test_server import page, raw, request
 PROGRAM = """
 import runpy, sys
 from rt2_jax.serving.request_logger import RequestLogger
+from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.server import serve
 
 policy = runpy.run_path(sys.argv[1])["Toy"]()
 log = RequestLogger(sys.argv[2], policy.metadata)
-serve(policy, port=0, ready=lambda url: print(url, flush=True), log=log)
+serve(policy, port=0, options=ServerOptions(log=log), ready=lambda url: print(url, flush=True))
 print("heavy:", sorted({"jax", "tensorflow"} & set(sys.modules)))
 """
 
@@ -89,7 +91,7 @@ def test_a_log_holds_what_was_asked_and_answered_bit_for_bit(tmp_path):
     policy = Toy()
     log = RequestLogger(tmp_path, policy.metadata, file_bytes=60_000)
     observations = [noise(number) for number in range(6)]
-    with PolicyServer(policy, port=0, log=log).in_thread() as url:
+    with PolicyServer(policy, port=0, options=ServerOptions(log=log)).in_thread() as url:
         with RemotePolicy(url) as robot:
             robot.reset("a")
             answers = [robot.infer(observation) for observation in observations]
@@ -120,7 +122,7 @@ def test_a_log_holds_what_was_asked_and_answered_bit_for_bit(tmp_path):
 def test_requests_without_an_action_are_logged_with_their_reason(tmp_path):
     policy = Toy()
     log = RequestLogger(tmp_path, policy.metadata)
-    with PolicyServer(policy, port=0, log=log).in_thread() as url:
+    with PolicyServer(policy, port=0, options=ServerOptions(log=log)).in_thread() as url:
         raw(url, "text", pack(request(prompt=None, seq=5)), pack(request(images=None, session="b")))
         with RemotePolicy(url) as robot:
             for instruction in ("unreadable", "broken", "nan", "unsendable"):
@@ -133,7 +135,7 @@ def test_requests_without_an_action_are_logged_with_their_reason(tmp_path):
     assert [each.outcome for each in found] == [*["refused"] * 4, *["failed"] * 3, "late"]
     assert [each.actions for each in found] == [None] * 8
     reasons = ["found a text frame", "no 'prompt'", "no picture of view", "cannot be read"]
-    reasons += ["the weights are gone", "expected a finite number", "cannot be sent", "DEADLINE"]
+    reasons += ["the weights are gone", "expected a finite number", "cannot be sent", "the budget"]
     for each, reason in zip(found, reasons, strict=True):
         assert reason in each.error
     assert found[1].seq == 5 and found[2].session == "b" and found[2].instruction == "go"
@@ -144,7 +146,7 @@ def test_requests_without_an_action_are_logged_with_their_reason(tmp_path):
 def test_a_full_queue_leaves_requests_out_of_the_log_and_answers_them(tmp_path, caplog):
     policy = Toy()
     log = RequestLogger(tmp_path, policy.metadata, queue_bytes=5000)
-    with PolicyServer(policy, port=0, log=log).in_thread() as url:
+    with PolicyServer(policy, port=0, options=ServerOptions(log=log)).in_thread() as url:
         with RemotePolicy(url) as robot:
             robot.reset("a")  # is small enough
             for number in range(5):

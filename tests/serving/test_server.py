@@ -214,9 +214,9 @@ def test_the_pages_say_what_is_served_and_how_it_goes(serve):
     counts = page(url, "/metrics")[1]
     assert 'rt2_requests_total{outcome="answered"} 1.0' in counts
     assert 'rt2_requests_total{outcome="refused"} 1.0' in counts
-    server.policy_app.draining = True
+    server.policy_app.service.draining = True
     assert page(url, "/readyz")[0] == 503
-    server.policy_app.draining = False
+    server.policy_app.service.draining = False
 
 
 def page_metadata(url):

@@ -1,0 +1,91 @@
+"""openpi's websocket: the server says its metadata first, then one frame answers each frame."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from rt2_jax.client.frames import DEADLINE, pack, unpack
+from rt2_jax.serving.exchange import Exchange
+from rt2_jax.serving.service import PolicyService, say_once
+
+_WORD = {"refused": "REFUSED", "late": DEADLINE, "failed": "FAILED"}
+
+
+async def converse(socket: WebSocket, service: PolicyService) -> None:
+    """Serves one connection, accepted already, until the client leaves."""
+    name = service.enter()
+    told: set[str] = set()
+    previous_ms: float | None = None
+    try:
+        await socket.send_bytes(pack(service.schema.metadata))
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            begin = time.perf_counter()
+            answer = await _answer(message.get("bytes"), name, service, told, previous_ms)
+            if isinstance(answer, str):
+                await socket.send_text(answer)
+            else:
+                await socket.send_bytes(answer)
+            previous_ms = 1000 * (time.perf_counter() - begin)
+    except WebSocketDisconnect:
+        pass
+    finally:
+        await service.leave(name)
+
+
+async def _answer(
+    frame: bytes | None,
+    name: str,
+    service: PolicyService,
+    told: set[str],
+    previous_ms: float | None,
+) -> bytes | str:
+    """A frame of the answer, or the text of an error; the connection stays open."""
+    try:
+        if frame is None:
+            raise TypeError("request: found a text frame, expected a binary msgpack frame")
+        data = unpack(frame)
+    except (TypeError, ValueError) as error:
+        return _error(service.refuse(name, error))
+    if isinstance(data, dict) and set(data) == {"reset"}:
+        await service.reset(str(data["reset"] or name), name)
+        return pack({"reset": True})
+    exchange = await service.ask(
+        data,
+        name,
+        lambda done: pack(_reply(done, say_once(done.warnings, told, name), previous_ms)),
+    )
+    return exchange.reply if exchange.outcome == "answered" else _error(exchange)
+
+
+def _error(exchange: Exchange) -> str:
+    return f"{_WORD[exchange.outcome]}: {exchange.error}"
+
+
+def _reply(exchange: Exchange, warnings: list[str], previous_ms: float | None) -> dict[str, Any]:
+    answer, request = exchange.answer, exchange.request
+    assert answer is not None and request is not None
+    timing = {
+        "infer_ms": 1000 * answer.infer_s,
+        "queue_ms": 1000 * answer.queue_s,
+        "batch_size": answer.batch_size,
+    }
+    if previous_ms is not None:
+        timing["prev_total_ms"] = previous_ms
+    return {
+        **{key: _plain(value) for key, value in answer.result.items()},
+        "seq": request.seq,
+        "session": request.observation.session,
+        "warnings": warnings,
+        "server_timing": timing,
+        "policy_timing": {"infer_ms": timing["infer_ms"]},
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
