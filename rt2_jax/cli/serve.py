@@ -11,8 +11,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `rt2 serve`."""
     parser = subparsers.add_parser(
         "serve",
-        description="Serves a checkpoint over openpi's, vla-eval's and OpenVLA's wires. It is compiled before the "
-        "port opens; the checkpoint directory is all that is needed.",
+        description="Serves a checkpoint over openpi's, vla-eval's and OpenVLA's wires. It is "
+        "compiled before the port opens; the checkpoint directory is all that is needed.",
     )
     parser.add_argument("checkpoint", help="checkpoint_<step>, a run's directory, pretrained:NAME")
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")

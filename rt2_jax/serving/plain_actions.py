@@ -86,7 +86,7 @@ class PlainActions:
             plain[:, start : start + 3] = roll_pitch_yaw(plain[:, start : start + 3])
         for i, (closed, opened) in self._grippers.items():
             plain[:, i] = np.clip((plain[:, i] - closed) / (opened - closed), 0.0, 1.0)
-        plain[np.ix_(ends, self._motions)] = 0.0
+        plain[np.ix_(np.flatnonzero(ends), np.array(self._motions, int))] = 0.0
         return plain[:, self._kept], ends
 
 

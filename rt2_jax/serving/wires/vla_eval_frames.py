@@ -94,8 +94,11 @@ def _decode(value: dict[Any, Any]) -> Any:
         dtype = None
     if dtype is None or dtype.kind not in _KINDS:
         raise _BadArray(f"an array of dtype {str(kind)[:40]!r}, expected booleans or numbers")
-    whole = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
-    if not whole or not isinstance(data, bytes):
+    if (
+        not isinstance(shape, list)
+        or any(type(side) is not int or side < 0 for side in shape)
+        or not isinstance(data, bytes)
+    ):
         raise _BadArray(f"an array of shape {str(shape)[:60]}, expected whole numbers and bytes")
     size = dtype.itemsize
     for side in shape:
