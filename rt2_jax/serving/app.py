@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from rt2_jax.serving.gate import ASKED, Gate, is_known
+from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.serving.service import PolicyService
@@ -28,10 +30,12 @@ class PolicyApp:
     Attributes:
       service: what answers.
       app: the ASGI application.
+      keys: of clients; None where none is asked for.
     """
 
     def __init__(self, policy: BatchPolicy, options: ServerOptions | None = None) -> None:
-        self._options = options or ServerOptions()
+        self._options = options = options or ServerOptions()
+        self.keys = options.keys or (Keys.of_token(options.token) if options.token else None)
         self.service = PolicyService(policy, self._options)
         self.app = Starlette(
             routes=[
@@ -41,6 +45,7 @@ class PolicyApp:
                 Route("/metrics", self._metrics),
                 WebSocketRoute("/{path:path}", self._openpi),
             ],
+            middleware=[Middleware(Gate, self.keys, self.service.limits, self.service.metrics)],
             lifespan=self._lifespan,
         )
 
@@ -77,16 +82,16 @@ class PolicyApp:
 
     def _may(self, connection: HTTPConnection) -> bool:
         """`Authorization: Bearer TOKEN`, or `Api-Key TOKEN` as openpi's clients write it."""
-        if self._options.token is None:
-            return True
-        _, _, shown = connection.headers.get("authorization", "").partition(" ")
-        return hmac.compare_digest(shown.encode(), self._options.token.encode())
+        return is_known(connection.scope)
 
 
 def make_app(policy: BatchPolicy, options: ServerOptions | None = None) -> Starlette:
-    """The ASGI application of a policy, for a server of one's own."""
+    """The ASGI application of a policy, for a server of one's own.
+
+    Limits of time, and of a websocket message's size, are the server's: see `docs/security.md`.
+    """
     return PolicyApp(policy, options).app
 
 
 def _forbidden() -> Response:
-    return PlainTextResponse("a token is needed: Authorization: Bearer TOKEN\n", status_code=401)
+    return PlainTextResponse(ASKED, 401, {"www-authenticate": "Bearer"})

@@ -11,6 +11,14 @@ from typing import Any
 from rt2_jax.serving.batching import Answer
 from rt2_jax.serving.requests import Request
 
+_KEPT = 1000  # characters of what nobody has checked
+
+
+def _small(value: Any) -> Any:
+    if isinstance(value, (str, bytes)):
+        return value[:_KEPT]
+    return value if isinstance(value, (bool, int, float, type(None))) else type(value).__name__
+
 
 @dataclass
 class Exchange:
@@ -30,6 +38,7 @@ class Exchange:
       outcome: one of `rt2_jax.data.request_log.OUTCOMES` once it is over.
       error: what was said instead of an answer.
       total_s: from arrival to the outcome.
+      retry_s: after which a request may be sent again that found the server `busy`.
     """
 
     connection: str
@@ -45,14 +54,17 @@ class Exchange:
     outcome: str = ""
     error: str = ""
     total_s: float = 0.0
+    retry_s: float = 0.0
 
     def note(self, frame: Any) -> None:
         """Notes what a frame says of itself, before it is known to be a request."""
         self.session = self.connection
         if isinstance(frame, Mapping):
-            self.session = str(frame.get("session") or self.connection)
-            self.seq = frame.get("seq")
-            self.instruction = frame.get("prompt", frame.get("instruction", ""))
+            session = frame.get("session")
+            if isinstance(session, (str, int)) and session:
+                self.session = str(session)[:_KEPT]
+            self.seq = _small(frame.get("seq"))
+            self.instruction = _small(frame.get("prompt", frame.get("instruction", "")))
 
     def end(self, outcome: str, error: str = "") -> Exchange:
         """Notes the outcome; returns itself."""

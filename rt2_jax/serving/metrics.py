@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0)
+_MOST_KEYS = 200
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -33,6 +34,13 @@ class Metrics:
         self._log_stopped: Gauge = make(  # type: ignore[assignment]
             Gauge, "rt2_log_stopped", "1 once the request log could not be written"
         )
+        self._turned_away: Counter = make(  # type: ignore[assignment]
+            Counter, "rt2_turned_away", "requests and connections before they were read", "reason"
+        )
+        self._keys: Counter = make(  # type: ignore[assignment]
+            Counter, "rt2_key_requests", "by key and outcome", "key", "outcome"
+        )
+        self._key_names: set[str] = set()
 
     def outcome(self, outcome: str, seconds: float | None = None) -> None:
         """Counts a request: `answered`, `refused`, `late` or `failed`."""
@@ -60,6 +68,18 @@ class Metrics:
     def log_stopped(self) -> None:
         """The request log has ended before the server."""
         self._log_stopped.set(1)
+
+    def turned_away(self, reason: str) -> None:
+        """Counts what was not even read: without a key, too large, too slow, too many."""
+        self._turned_away.labels(reason).inc()
+
+    def key(self, name: str, outcome: str) -> None:
+        """Counts a request of a key; a file that changes its names all the time has `other`."""
+        if name in self._key_names or len(self._key_names) < _MOST_KEYS:
+            self._key_names.add(name)
+        else:
+            name = "other"
+        self._keys.labels(name, outcome).inc()
 
     def text(self) -> bytes:
         """Prometheus' text format."""

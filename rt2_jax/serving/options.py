@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from rt2_jax.serving.keys import Keys
+from rt2_jax.serving.limits import Limits
 
 if TYPE_CHECKING:  # it needs `array_record`, which a server without a log does not
     from rt2_jax.serving.request_logger import RequestLogger
@@ -17,8 +21,17 @@ class ServerOptions:
       largest_batch: of requests answered together.
       token: that clients must show; None for none.
       log: what requests and answers are written to; it ends with the application.
+      keys: of which clients must show one; `token` stands for a single one.
+      limits: of size and time; None for those that follow from the policy.
+      tls_cert, tls_key: PEM files of the certificate, with its chain, and of its key.
+      debug_errors: whether clients are told the traceback of a policy that failed.
     """
 
     largest_batch: int = 8
     token: str | None = None
     log: RequestLogger | None = None
+    keys: Keys | None = None
+    limits: Limits | None = None
+    tls_cert: pathlib.Path | None = None
+    tls_key: pathlib.Path | None = None
+    debug_errors: bool = False

@@ -9,12 +9,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from rt2_jax.serving.batching import BatchingQueue, DeadlineError
+from rt2_jax.serving.busy import BusyError
 from rt2_jax.serving.exchange import Exchange
+from rt2_jax.serving.gate import CLIENT
+from rt2_jax.serving.input_checks import check_request, for_clients
+from rt2_jax.serving.limits import Limits
 from rt2_jax.serving.metrics import Metrics
 from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.requests import BatchPolicy, Schema
 
 _LOG = logging.getLogger("rt2_jax.serving")
+_LONGEST = 1000  # characters of a message: it may quote what a client sent
+_MOST_WARNINGS = 100
+_NO_MORE = "there were too many warnings on this connection; no more are told"
 
 
 class PolicyService:
@@ -27,6 +34,7 @@ class PolicyService:
     Attributes:
       schema: which requests can be answered, and what clients are told.
       metrics: the counters.
+      limits: of what clients may send.
       draining: set when the server is to end: no new request is taken, and it is not ready.
     """
 
@@ -34,6 +42,7 @@ class PolicyService:
         self.options = options
         self.schema = Schema(policy.metadata)
         self.metrics = Metrics()
+        self.limits = options.limits or Limits.of_policy(policy.metadata)
         self.draining = False
         self._policy = policy
         self._queue: BatchingQueue | None = None
@@ -68,7 +77,8 @@ class PolicyService:
     def enter(self) -> str:
         """A connection that stays open begins; its name."""
         self.metrics.connections(1)
-        return f"connection-{next(self._connections)}"
+        key = CLIENT.get().name
+        return f"{key}{'/' if key else ''}connection-{next(self._connections)}"
 
     async def leave(self, connection: str) -> None:
         """It has ended; frames of its requests that named no session are forgotten."""
@@ -96,8 +106,8 @@ class PolicyService:
             `warnings`; a `TypeError` says that it cannot be sent.
 
         Returns:
-          What became of it: `outcome` is `answered`, and `reply` there; or `refused`, `late` or
-          `failed`, and `error` says why. It is counted and logged.
+          What became of it: `outcome` is `answered`, and `reply` there; or `refused`, `busy`,
+          `late` or `failed`, and `error` says why. It is counted and logged.
         """
         assert self._queue is not None
         exchange = Exchange(connection)
@@ -105,7 +115,12 @@ class PolicyService:
             exchange.note(data)
             if self.draining:
                 raise ValueError("the server is ending; connect to another, or again in a while")
+            CLIENT.get().count()
+            check_request(data, self.limits)
             exchange.request = request = self.schema.read(data, connection)
+        except BusyError as error:
+            exchange.retry_s = error.retry_s
+            return self.end(exchange, "busy", message(error))
         except (KeyError, TypeError, ValueError) as error:
             return self.end(exchange, "refused", message(error))
         try:
@@ -116,7 +131,8 @@ class PolicyService:
             return self.end(exchange, "refused", message(error))
         except Exception as error:
             _LOG.exception("%s: the policy failed", connection)
-            return self.end(exchange, "failed", message(error))
+            said = for_clients(error, message(error), self.options.debug_errors)
+            return self.end(exchange, "failed", said)
         said = [f"the policy does not read {name}" for name in answer.result.get("unused", ())]
         said += [
             f"state {name!r} is outside the range that training saw"
@@ -139,6 +155,8 @@ class PolicyService:
         """Counts and logs what became of a request."""
         exchange.end(outcome, error)
         self.metrics.outcome(outcome, None if exchange.request is None else exchange.total_s)
+        if key := CLIENT.get().name:
+            self.metrics.key(key, outcome)
         self._note(exchange)
         return exchange
 
@@ -150,6 +168,8 @@ class PolicyService:
 def say_once(warnings: Iterable[str], told: set[str], connection: str) -> list[str]:
     """Those that were not told to a connection before; now they are, and they are logged."""
     fresh = [each for each in warnings if each not in told]
+    if len(told) + len(fresh) > _MOST_WARNINGS:
+        fresh = [] if _NO_MORE in told else [_NO_MORE]
     for warning in fresh:
         told.add(warning)
         _LOG.warning("%s: %s", connection, warning)
@@ -158,4 +178,5 @@ def say_once(warnings: Iterable[str], told: set[str], connection: str) -> list[s
 
 def message(error: Exception) -> str:
     """What an error says, without the quotes of a `KeyError`."""
-    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."

@@ -9,9 +9,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rt2_jax.client.frames import DEADLINE, pack, unpack
 from rt2_jax.serving.exchange import Exchange
+from rt2_jax.serving.input_checks import check_label
 from rt2_jax.serving.service import PolicyService, say_once
 
-_WORD = {"refused": "REFUSED", "late": DEADLINE, "failed": "FAILED"}
+_WORD = {"refused": "REFUSED", "busy": "BUSY", "late": DEADLINE, "failed": "FAILED"}
 
 
 async def converse(socket: WebSocket, service: PolicyService) -> None:
@@ -50,6 +51,8 @@ async def _answer(
         if frame is None:
             raise TypeError("request: found a text frame, expected a binary msgpack frame")
         data = unpack(frame)
+        if isinstance(data, dict) and set(data) == {"reset"}:
+            check_label(data["reset"], "reset")
     except (TypeError, ValueError) as error:
         return _error(service.refuse(name, error))
     if isinstance(data, dict) and set(data) == {"reset"}:
