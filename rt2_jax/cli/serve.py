@@ -11,7 +11,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `rt2 serve`."""
     parser = subparsers.add_parser(
         "serve",
-        description="Serves a checkpoint over openpi's websocket wire. It is compiled before the "
+        description="Serves a checkpoint over openpi's, vla-eval's and OpenVLA's wires. It is compiled before the "
         "port opens; the checkpoint directory is all that is needed.",
     )
     parser.add_argument("checkpoint", help="checkpoint_<step>, a run's directory, pretrained:NAME")
@@ -25,6 +25,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
+    )
+    parser.add_argument(
+        "--questions",
+        action="store_true",
+        help="also answers questions in words, at POST /v1/generate, and compiles for them",
+    )
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="NAME=VIEW",
+        help="a client's name of a camera that is the policy's view; may be given several times",
     )
     parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
     parser.add_argument(
@@ -57,7 +69,7 @@ def run(args: argparse.Namespace) -> int | None:
 
         log = RequestLogger(args.log_dir, policy.metadata)
     print(f"compiling {engine.checkpoint} for batches of {args.batch_sizes}", file=sys.stderr)
-    engine.warm_up()
+    engine.warm_up(questions=args.questions or None)
 
     def ready(url: str) -> None:
         space = engine.action_tokens(policy.task).codec.space
@@ -69,10 +81,25 @@ def run(args: argparse.Namespace) -> int | None:
         if log is not None:
             print(f"logging to {log.folder}", flush=True)
 
-    serve(policy, args.host, args.port, ServerOptions(max(sizes), token, log), ready)
+    options = ServerOptions(
+        max(sizes), token, log, cameras=_cameras(args.camera), questions=args.questions
+    )
+    serve(policy, args.host, args.port, options, ready)
     if log is not None:
         print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
     return 0
+
+
+def _cameras(words: list[str]) -> dict[str, str]:
+    cameras = {}
+    for word in words:
+        name, equals, view = word.partition("=")
+        if not (name and equals and view):
+            raise ValueError(
+                f"--camera: found {word!r}, expected NAME=VIEW such as agentview=front"
+            )
+        cameras[name] = view
+    return cameras
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.inference.history import FrameHistory
 from rt2_jax.inference.metadata import describe_task
 from rt2_jax.inference.programs import Compiled, DecodePrograms
+from rt2_jax.inference.text import Asked, answer_in_words
 from rt2_jax.inference.weights import abstract_params, weights_hash
 from rt2_jax.models.config_json import config_to_json
 from rt2_jax.models.model import Params
@@ -433,6 +434,10 @@ class EnginePolicy:
     def infer_batch(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
         """Answers several sessions at once, with the tokens that each would get alone."""
         return self.engine.act(observations, self.task, self._history)
+
+    def answer(self, questions: Sequence[Asked]) -> list[list[str]]:
+        """As `answer_in_words`."""
+        return answer_in_words(self.engine, questions)
 
 
 def _decides_programs(description: RunDescription, params: Params) -> dict[str, Any]:

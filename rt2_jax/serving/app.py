@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -17,7 +17,12 @@ from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.serving.service import PolicyService
-from rt2_jax.serving.wires import openpi
+from rt2_jax.serving.wires import openpi, vla_eval
+from rt2_jax.serving.wires.generate import Generate
+from rt2_jax.serving.wires.openvla import Act
+
+Converse = Callable[[WebSocket, PolicyService], Awaitable[None]]
+Page = Callable[[Request], Awaitable[Response]]
 
 
 class PolicyApp:
@@ -37,12 +42,19 @@ class PolicyApp:
         self._options = options = options or ServerOptions()
         self.keys = options.keys or (Keys.of_token(options.token) if options.token else None)
         self.service = PolicyService(policy, self._options)
+        act, pages = Act(self.service), vla_eval.Pages(self.service)
         self.app = Starlette(
             routes=[
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/metadata", self._metadata),
                 Route("/metrics", self._metrics),
+                Route("/act", act.get),
+                Route("/act", self._guarded(act.post), methods=["POST"]),
+                Route("/v1/generate", self._guarded(Generate(self.service).post), methods=["POST"]),
+                Route("/health", pages.health),
+                Route("/config", self._guarded(pages.config)),
+                WebSocketRoute("/vla-eval", self._vla_eval),
                 WebSocketRoute("/{path:path}", self._openpi),
             ],
             middleware=[Middleware(Gate, self.keys, self.service.limits, self.service.metrics)],
@@ -74,11 +86,25 @@ class PolicyApp:
         return Response(self.service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _openpi(self, socket: WebSocket) -> None:
+        await self._converse(socket, openpi.converse)
+
+    async def _vla_eval(self, socket: WebSocket) -> None:
+        await self._converse(socket, vla_eval.converse)
+
+    async def _converse(self, socket: WebSocket, converse: Converse) -> None:
         if not self._may(socket) or self.service.draining:
             await socket.close()  # before it is accepted, this is status 403
             return
         await socket.accept()
-        await openpi.converse(socket, self.service)
+        await converse(socket, self.service)
+
+    def _guarded(self, page: Page) -> Page:
+        """A page that asks for a token."""
+
+        async def answer(request: Request) -> Response:
+            return await page(request) if self._may(request) else _forbidden()
+
+        return answer
 
     def _may(self, connection: HTTPConnection) -> bool:
         """`Authorization: Bearer TOKEN`, or `Api-Key TOKEN` as openpi's clients write it."""

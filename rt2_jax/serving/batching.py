@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rt2_jax.actions.policy import Observation, check_policy_output
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.serving.metrics import Metrics
 from rt2_jax.serving.requests import BatchPolicy, Request
+
+Result = TypeVar("Result")
 
 
 class PolicyError(RuntimeError):
@@ -61,6 +63,10 @@ class BatchingQueue:
       action_space: that every answer is checked against.
       largest: batch.
       metrics: is told what happens.
+
+    Attributes:
+      largest: batch; may be set.
+      max_wait_s: how long a batch that is not full waits for more; may be set.
     """
 
     def __init__(
@@ -68,7 +74,8 @@ class BatchingQueue:
     ) -> None:
         self._policy = policy
         self._space = action_space
-        self._largest = largest
+        self.largest = largest
+        self.max_wait_s = 0.0
         self._metrics = metrics
         self._waiting: deque[_Waiting] = deque()
         self._more = asyncio.Event()
@@ -81,6 +88,11 @@ class BatchingQueue:
     def in_flight(self) -> int:
         """Requests that wait or are being answered."""
         return len(self._waiting) + self._running
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the model."""
+        return len(self._waiting)
 
     def start(self) -> None:
         """Begins to answer; called on the event loop."""
@@ -119,11 +131,17 @@ class BatchingQueue:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._policy.reset, session)
 
+    async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of `work(*arguments)` on the model's thread, behind what runs there."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._more.wait()
             self._more.clear()
+            if self.max_wait_s > 0 and len(self._waiting) < self.largest:
+                await asyncio.sleep(self.max_wait_s)
             while batch := self._next_batch():
                 self._running = len(batch)
                 begin = time.perf_counter()
@@ -145,7 +163,7 @@ class BatchingQueue:
         batch: list[_Waiting] = []
         sessions: set[str | None] = set()
         later: deque[_Waiting] = deque()
-        while self._waiting and len(batch) < self._largest:
+        while self._waiting and len(batch) < self.largest:
             each = self._waiting.popleft()
             if each.future.done():  # the client has gone
                 continue

@@ -19,6 +19,7 @@ class Metrics:
             return kind(name, text, labels, registry=self._registry, **options)
 
         self._requests: Counter = make(Counter, "rt2_requests", "by outcome", "outcome")  # type: ignore[assignment]
+        self._texts: Counter = make(Counter, "rt2_text_requests", "by outcome", "outcome")  # type: ignore[assignment]
         self._latency: Histogram = make(  # type: ignore[assignment]
             Histogram, "rt2_latency_seconds", "from arrival to answer", buckets=_SECONDS
         )
@@ -41,6 +42,10 @@ class Metrics:
             Counter, "rt2_key_requests", "by key and outcome", "key", "outcome"
         )
         self._key_names: set[str] = set()
+
+    def question(self, outcome: str) -> None:
+        """Counts a question that was to be answered in words."""
+        self._texts.labels(outcome).inc()
 
     def outcome(self, outcome: str, seconds: float | None = None) -> None:
         """Counts a request: `answered`, `refused`, `late` or `failed`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rt2_jax.serving.keys import Keys
@@ -25,6 +26,8 @@ class ServerOptions:
       limits: of size and time; None for those that follow from the policy.
       tls_cert, tls_key: PEM files of the certificate, with its chain, and of its key.
       debug_errors: whether clients are told the traceback of a policy that failed.
+      cameras: clients' names of cameras -> the policy's views, beside those that are known anyway.
+      questions: whether a policy that can answer in words does so (`POST /v1/generate`).
     """
 
     largest_batch: int = 8
@@ -35,3 +38,5 @@ class ServerOptions:
     tls_cert: pathlib.Path | None = None
     tls_key: pathlib.Path | None = None
     debug_errors: bool = False
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    questions: bool = True

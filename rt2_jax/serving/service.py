@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rt2_jax.serving.batching import BatchingQueue, DeadlineError
@@ -16,12 +17,15 @@ from rt2_jax.serving.input_checks import check_request, for_clients
 from rt2_jax.serving.limits import Limits
 from rt2_jax.serving.metrics import Metrics
 from rt2_jax.serving.options import ServerOptions
-from rt2_jax.serving.requests import BatchPolicy, Schema
+from rt2_jax.serving.pictures import PictureDecoder
+from rt2_jax.serving.requests import BatchPolicy, Pictures, Schema
+from rt2_jax.serving.text import TextQuestion, TextQueue
 
 _LOG = logging.getLogger("rt2_jax.serving")
 _LONGEST = 1000  # characters of a message: it may quote what a client sent
 _MOST_WARNINGS = 100
 _NO_MORE = "there were too many warnings on this connection; no more are told"
+_LONGEST_WAIT_S = 1.0
 
 
 class PolicyService:
@@ -35,14 +39,17 @@ class PolicyService:
       schema: which requests can be answered, and what clients are told.
       metrics: the counters.
       limits: of what clients may send.
+      text: what answers in words; None where the policy does not.
       draining: set when the server is to end: no new request is taken, and it is not ready.
     """
 
     def __init__(self, policy: BatchPolicy, options: ServerOptions) -> None:
         self.options = options
-        self.schema = Schema(policy.metadata)
+        self.schema = Schema(policy.metadata, options.cameras)
         self.metrics = Metrics()
         self.limits = options.limits or Limits.of_policy(policy.metadata)
+        self.text: TextQueue | None = None
+        self._pictures = PictureDecoder(self.limits)
         self.draining = False
         self._policy = policy
         self._queue: BatchingQueue | None = None
@@ -58,12 +65,38 @@ class PolicyService:
         """Whether requests are being answered at all."""
         return self._queue is not None and self._queue.working
 
+    @property
+    def knobs(self) -> dict[str, float]:
+        """What vla-eval may read and set: `max_batch_size`, and `max_wait_time` in seconds."""
+        assert self._queue is not None
+        return {"max_batch_size": self._queue.largest, "max_wait_time": self._queue.max_wait_s}
+
+    def set_knob(self, name: str, value: float) -> None:
+        """Sets one of `knobs`.
+
+        Raises:
+          ValueError: a value out of its range.
+        """
+        assert self._queue is not None
+        if name == "max_batch_size":
+            if not 1 <= value <= self.options.largest_batch:
+                raise ValueError(f"found {value}, expected 1 to {self.options.largest_batch}")
+            self._queue.largest = int(value)
+        else:
+            if not 0 <= value <= _LONGEST_WAIT_S:
+                raise ValueError(f"found {value}, expected 0 to {_LONGEST_WAIT_S:g} seconds")
+            self._queue.max_wait_s = float(value)
+
     def start(self) -> None:
         """Begins to answer; called on the event loop."""
         self._queue = BatchingQueue(
             self._policy, self.schema.action_space, self.options.largest_batch, self.metrics
         )
         self._queue.start()
+        answer = getattr(self._policy, "answer", None)
+        writes = self.schema.metadata.get("writes_text", True) and self.options.questions
+        if answer is not None and writes:
+            self.text = TextQueue(answer, self._queue)
         if self.options.log is not None:
             self.options.log.start(self.metrics)
 
@@ -71,6 +104,7 @@ class PolicyService:
         """Ends; whoever still waits is refused, and the log is written to its end."""
         assert self._queue is not None
         await self._queue.stop()
+        self._pictures.close()
         if self.options.log is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.options.log.close)
 
@@ -84,8 +118,12 @@ class PolicyService:
         """It has ended; frames of its requests that named no session are forgotten."""
         self.metrics.connections(-1)
         self._note(Exchange(connection).end("left"))
+        await self.forget(connection)
+
+    async def forget(self, session: str) -> None:
+        """Nothing more comes of a session that no client named: its frames are forgotten."""
         if self._queue is not None and not self.draining:
-            await self._queue.reset(connection)
+            await self._queue.reset(session)
 
     async def reset(self, session: str, connection: str) -> None:
         """An episode of a session begins: its frames are forgotten."""
@@ -117,7 +155,8 @@ class PolicyService:
                 raise ValueError("the server is ending; connect to another, or again in a while")
             CLIENT.get().count()
             check_request(data, self.limits)
-            exchange.request = request = self.schema.read(data, connection)
+            pictures = await self._decoded(data)
+            exchange.request = request = self.schema.read(data, connection, pictures)
         except BusyError as error:
             exchange.retry_s = error.retry_s
             return self.end(exchange, "busy", message(error))
@@ -146,6 +185,50 @@ class PolicyService:
             error_text = f"the policy's answer cannot be sent: {message(error)}"
             return self.end(exchange, "failed", error_text)
         return self.end(exchange, "answered")
+
+    async def _decoded(self, data: Any) -> Pictures | None:
+        """The pictures of a request, those that are encoded as pixels; off the event loop."""
+        if not isinstance(data, Mapping):
+            return None  # whoever reads it says so
+        found = self.schema.pictures(data)
+        if not any(isinstance(each, bytes) for each in found.of_views.values()):
+            return found
+        of_views = await self._pictures.decode_pictures(found.of_views)
+        return dataclasses.replace(found, of_views=of_views)
+
+    async def answer_text(
+        self, question: TextQuestion, picture: bytes | None
+    ) -> tuple[str, list[str], str]:
+        """Has a question answered in words; it is counted, and never raises what is its fault.
+
+        Args:
+          question: without its picture.
+          picture: JPEG or PNG, or None.
+
+        Returns:
+          The outcome as `ask` names it, the texts, and what was said instead of them.
+        """
+        assert self.text is not None
+        texts: list[str] = []
+        outcome, error_text = "answered", ""
+        try:
+            CLIENT.get().count()
+            if picture is not None:
+                pixels = await self._pictures.decode(picture, "request: image")
+                question = dataclasses.replace(question, picture=pixels)
+            texts = await self.text.ask(question)
+        except BusyError as error:
+            outcome, error_text = "busy", message(error)
+        except DeadlineError as error:
+            outcome, error_text = "late", message(error)
+        except (KeyError, TypeError, ValueError) as error:
+            outcome, error_text = "refused", message(error)
+        except Exception as error:
+            _LOG.exception("a question: the policy failed")
+            said = for_clients(error, message(error), self.options.debug_errors)
+            outcome, error_text = "failed", said
+        self.metrics.question(outcome)
+        return outcome, texts, error_text
 
     def refuse(self, connection: str, error: Exception) -> Exchange:
         """Counts and logs what could not even be read as a request."""

@@ -5,29 +5,34 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from rt2_jax.client.frames import DEADLINE, pack, unpack
+from rt2_jax.client.frames import pack, unpack
 from rt2_jax.serving.exchange import Exchange
 from rt2_jax.serving.input_checks import check_label
 from rt2_jax.serving.service import PolicyService, say_once
+from rt2_jax.serving.wires.errors import say
 
-_WORD = {"refused": "REFUSED", "busy": "BUSY", "late": DEADLINE, "failed": "FAILED"}
+PLAIN = "plain"
+"""First word of a path: actions without `terminate`, as Bridge's clients of openpi take them."""
 
 
 async def converse(socket: WebSocket, service: PolicyService) -> None:
     """Serves one connection, accepted already, until the client leaves."""
     name = service.enter()
     told: set[str] = set()
+    plain = wants_plain(socket.url.path)
     previous_ms: float | None = None
     try:
-        await socket.send_bytes(pack(service.schema.metadata))
+        form = {"actions_form": PLAIN} if plain else {}
+        await socket.send_bytes(pack({**service.schema.metadata, **form}))
         while True:
             message = await socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             begin = time.perf_counter()
-            answer = await _answer(message.get("bytes"), name, service, told, previous_ms)
+            answer = await _answer(message.get("bytes"), name, service, told, previous_ms, plain)
             if isinstance(answer, str):
                 await socket.send_text(answer)
             else:
@@ -45,6 +50,7 @@ async def _answer(
     service: PolicyService,
     told: set[str],
     previous_ms: float | None,
+    plain: bool,
 ) -> bytes | str:
     """A frame of the answer, or the text of an error; the connection stays open."""
     try:
@@ -54,20 +60,35 @@ async def _answer(
         if isinstance(data, dict) and set(data) == {"reset"}:
             check_label(data["reset"], "reset")
     except (TypeError, ValueError) as error:
-        return _error(service.refuse(name, error))
+        return say(service.refuse(name, error))
     if isinstance(data, dict) and set(data) == {"reset"}:
         await service.reset(str(data["reset"] or name), name)
         return pack({"reset": True})
     exchange = await service.ask(
         data,
         name,
-        lambda done: pack(_reply(done, say_once(done.warnings, told, name), previous_ms)),
+        lambda done: pack(
+            {
+                **_reply(done, say_once(done.warnings, told, name), previous_ms),
+                **(_plain_actions(done, service) if plain else {}),
+            }
+        ),
     )
-    return exchange.reply if exchange.outcome == "answered" else _error(exchange)
+    return exchange.reply if exchange.outcome == "answered" else say(exchange)
 
 
-def _error(exchange: Exchange) -> str:
-    return f"{_WORD[exchange.outcome]}: {exchange.error}"
+def wants_plain(path: str) -> bool:
+    """Whether a path asks for actions without `terminate`: `/plain`.
+
+    openpi's client adds a port behind the whole address, so `/plain:8000` means the same.
+    """
+    return path.split("/")[1].partition(":")[0] == PLAIN
+
+
+def _plain_actions(exchange: Exchange, service: PolicyService) -> dict[str, Any]:
+    assert exchange.answer is not None
+    actions, ends = service.schema.plain_actions.convert(exchange.answer.result["actions"])
+    return {"actions": actions.astype(np.float32), "episode_ends": ends}
 
 
 def _reply(exchange: Exchange, warnings: list[str], previous_ms: float | None) -> dict[str, Any]:
