@@ -13,13 +13,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from rt2_jax.serving.options import ServerOptions
-from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.serving.service import PolicyService
+from rt2_jax.serving.tasks import Policies
 from rt2_jax.serving.wires import openpi
 
 
 class PolicyApp:
-    """One policy behind one application.
+    """One policy, or one for each task, behind one application.
 
     Args:
       policy: compiled and warm.
@@ -30,7 +30,7 @@ class PolicyApp:
       app: the ASGI application.
     """
 
-    def __init__(self, policy: BatchPolicy, options: ServerOptions | None = None) -> None:
+    def __init__(self, policy: Policies, options: ServerOptions | None = None) -> None:
         self._options = options or ServerOptions()
         self.service = PolicyService(policy, self._options)
         self.app = Starlette(
@@ -56,12 +56,12 @@ class PolicyApp:
     async def _readyz(self, request: Request) -> Response:
         if self.service.draining:
             return PlainTextResponse("ending\n", status_code=503)
-        if not self.service.working:
-            return PlainTextResponse("nothing is being answered\n", status_code=503)
+        if self.service.silent:
+            return PlainTextResponse(f"{self.service.silent}\n", status_code=503)
         return PlainTextResponse("OK\n")
 
     async def _metadata(self, request: Request) -> Response:
-        return JSONResponse(self.service.schema.metadata) if self._may(request) else _forbidden()
+        return JSONResponse(self.service.tasks.metadata) if self._may(request) else _forbidden()
 
     async def _metrics(self, request: Request) -> Response:
         if not self._may(request):
@@ -83,7 +83,7 @@ class PolicyApp:
         return hmac.compare_digest(shown.encode(), self._options.token.encode())
 
 
-def make_app(policy: BatchPolicy, options: ServerOptions | None = None) -> Starlette:
+def make_app(policy: Policies, options: ServerOptions | None = None) -> Starlette:
     """The ASGI application of a policy, for a server of one's own."""
     return PolicyApp(policy, options).app
 

@@ -29,6 +29,7 @@ class Exchange:
       reply: the answer as its wire sends it.
       outcome: one of `rt2_jax.data.request_log.OUTCOMES` once it is over.
       error: what was said instead of an answer.
+      retry_s: after how long a request that found the server busy may be sent again.
       total_s: from arrival to the outcome.
     """
 
@@ -44,6 +45,7 @@ class Exchange:
     reply: bytes | str = b""
     outcome: str = ""
     error: str = ""
+    retry_s: float | None = None
     total_s: float = 0.0
 
     def note(self, frame: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rt2_jax.serving.action_checks import Safety
+
 if TYPE_CHECKING:  # it needs `array_record`, which a server without a log does not
     from rt2_jax.serving.request_logger import RequestLogger
 
@@ -17,8 +19,28 @@ class ServerOptions:
       largest_batch: of requests answered together.
       token: that clients must show; None for none.
       log: what requests and answers are written to; it ends with the application.
+      max_queue: requests that may wait; None for two seconds of work as it is measured.
+      max_wait_s: how long a batch may wait for robots that are expected; None for as long as that
+        pays by the measured times, 0 for never.
+      model_timeout_s: after which a silent model is given up and `/readyz` says so; None for never.
+      safety: limits of actions beyond their space's bounds.
     """
 
     largest_batch: int = 8
     token: str | None = None
     log: RequestLogger | None = None
+    max_queue: int | None = None
+    max_wait_s: float | None = None
+    model_timeout_s: float | None = 60.0
+    safety: Safety = Safety()
+
+    def __post_init__(self) -> None:
+        if self.max_queue is not None and self.max_queue < self.largest_batch:
+            raise ValueError(
+                f"max_queue: found {self.max_queue}, expected room for at least one batch of "
+                f"{self.largest_batch}"
+            )
+        for name in ("max_wait_s", "model_timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name}: found {value}, expected seconds from 0")

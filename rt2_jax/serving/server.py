@@ -15,8 +15,8 @@ import uvicorn
 
 from rt2_jax.serving.app import PolicyApp
 from rt2_jax.serving.options import ServerOptions
-from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.serving.service import PolicyService
+from rt2_jax.serving.tasks import Policies
 
 _DRAIN_S = 10.0
 
@@ -38,7 +38,7 @@ def check_address(host: str, token: str | None, insecure: bool) -> None:
 
 
 class PolicyServer(uvicorn.Server):
-    """Serves one policy.
+    """Serves one policy, or one for each task by name.
 
     Args:
       policy: compiled and warm: the port opens at once.
@@ -49,7 +49,7 @@ class PolicyServer(uvicorn.Server):
 
     def __init__(
         self,
-        policy: BatchPolicy,
+        policy: Policies,
         host: str = "127.0.0.1",
         port: int = 8000,
         options: ServerOptions | None = None,
@@ -121,7 +121,7 @@ class PolicyServer(uvicorn.Server):
 
 
 def serve(
-    policy: BatchPolicy,
+    policy: Policies,
     host: str = "127.0.0.1",
     port: int = 8000,
     options: ServerOptions | None = None,

@@ -5,37 +5,40 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rt2_jax.serving.batching import BatchingQueue, DeadlineError
+from rt2_jax.serving.batching import BatchingQueue
 from rt2_jax.serving.exchange import Exchange
 from rt2_jax.serving.metrics import Metrics
 from rt2_jax.serving.options import ServerOptions
-from rt2_jax.serving.requests import BatchPolicy, Schema
+from rt2_jax.serving.outcomes import outcome_of
+from rt2_jax.serving.tasks import Policies, ServedTask, TaskTable
 
 _LOG = logging.getLogger("rt2_jax.serving")
+_MOST_TOLD = 100  # warnings to a connection; their words may be the client's
 
 
 class PolicyService:
-    """One policy, its queue, its counters and its log.
+    """One policy or several, their queue, their counters and their log.
 
     Args:
-      policy: compiled and warm.
+      policy: compiled and warm; one for each task by name where there are several.
       options: how it is served.
 
     Attributes:
-      schema: which requests can be answered, and what clients are told.
+      tasks: what can be asked for, and what clients are told.
+      schema: of the first task's requests.
       metrics: the counters.
       draining: set when the server is to end: no new request is taken, and it is not ready.
     """
 
-    def __init__(self, policy: BatchPolicy, options: ServerOptions) -> None:
+    def __init__(self, policy: Policies, options: ServerOptions) -> None:
         self.options = options
-        self.schema = Schema(policy.metadata)
+        self.tasks = TaskTable(policy, options.safety, options.largest_batch)
+        self.schema = self.tasks.served[0].schema
         self.metrics = Metrics()
         self.draining = False
-        self._policy = policy
         self._queue: BatchingQueue | None = None
         self._connections = itertools.count(1)
 
@@ -47,13 +50,21 @@ class PolicyService:
     @property
     def working(self) -> bool:
         """Whether requests are being answered at all."""
-        return self._queue is not None and self._queue.working
+        return self.silent == ""
+
+    @property
+    def silent(self) -> str:
+        """Why no request is answered; "" where they are."""
+        return "nothing is being answered" if self._queue is None else self._queue.silent
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the model."""
+        return 0 if self._queue is None else self._queue.waiting
 
     def start(self) -> None:
         """Begins to answer; called on the event loop."""
-        self._queue = BatchingQueue(
-            self._policy, self.schema.action_space, self.options.largest_batch, self.metrics
-        )
+        self._queue = BatchingQueue(self.tasks.served, self.options, self.metrics)
         self._queue.start()
         if self.options.log is not None:
             self.options.log.start(self.metrics)
@@ -75,17 +86,22 @@ class PolicyService:
         self.metrics.connections(-1)
         self._note(Exchange(connection).end("left"))
         if self._queue is not None and not self.draining:
-            await self._queue.reset(connection)
+            self._queue.reset(connection)
 
     async def reset(self, session: str, connection: str) -> None:
-        """An episode of a session begins: its frames are forgotten."""
+        """An episode of a session begins: before its next request, its frames are forgotten."""
         assert self._queue is not None
         exchange = Exchange(connection, session=session)
-        await self._queue.reset(session)
+        self._queue.reset(session)
         self._note(exchange.end("reset"))
 
     async def ask(
-        self, data: Any, connection: str, write: Callable[[Exchange], bytes | str]
+        self,
+        data: Any,
+        connection: str,
+        write: Callable[[Exchange], bytes | str],
+        task: ServedTask | None = None,
+        client: str | None = None,
     ) -> Exchange:
         """Reads a request and has it answered; it never raises what is a fault of the request.
 
@@ -94,10 +110,13 @@ class PolicyService:
           connection: its name, the session of requests that name none.
           write: the answer as the wire sends it, of an exchange with `request`, `answer` and
             `warnings`; a `TypeError` says that it cannot be sent.
+          task: of requests that name none; None where they have to, if there are several.
+          client: whose turn the request takes, such as the name of its key; by default the
+            connection's.
 
         Returns:
-          What became of it: `outcome` is `answered`, and `reply` there; or `refused`, `late` or
-          `failed`, and `error` says why. It is counted and logged.
+          What became of it: `outcome` is `answered`, and `reply` there; or one of
+          `outcomes.WORDS`, and `error` says why. It is counted and logged.
         """
         assert self._queue is not None
         exchange = Exchange(connection)
@@ -105,18 +124,20 @@ class PolicyService:
             exchange.note(data)
             if self.draining:
                 raise ValueError("the server is ending; connect to another, or again in a while")
-            exchange.request = request = self.schema.read(data, connection)
+            task = self.tasks.choose(data, task)
+            exchange.request = request = task.schema.read(data, connection)
         except (KeyError, TypeError, ValueError) as error:
             return self.end(exchange, "refused", message(error))
         try:
-            exchange.answer = answer = await self._queue.ask(request)
-        except DeadlineError as error:
-            return self.end(exchange, "late", message(error))
-        except (KeyError, TypeError, ValueError) as error:
-            return self.end(exchange, "refused", message(error))
+            exchange.answer = answer = await self._queue.ask(
+                request, task, connection, client or connection
+            )
         except Exception as error:
-            _LOG.exception("%s: the policy failed", connection)
-            return self.end(exchange, "failed", message(error))
+            if (outcome := outcome_of(error)) == "failed":
+                _LOG.error("%s: %s", connection, message(error), exc_info=error.__cause__)
+            exchange.retry_s = getattr(error, "retry_s", None)
+            return self.end(exchange, outcome, message(error))
+        self._count(request.unread, answer.result)
         said = [f"the policy does not read {name}" for name in answer.result.get("unused", ())]
         said += [
             f"state {name!r} is outside the range that training saw"
@@ -130,6 +151,14 @@ class PolicyService:
             error_text = f"the policy's answer cannot be sent: {message(error)}"
             return self.end(exchange, "failed", error_text)
         return self.end(exchange, "answered")
+
+    def _count(self, unread: Iterable[str], result: Mapping[str, Any]) -> None:
+        for name in (*unread, *result.get("unused", ())):
+            self.metrics.unread(name)
+        for name in result.get("held_back", ()):
+            self.metrics.held_back(name)
+        if result.get("low_confidence"):
+            self.metrics.low_confidence()
 
     def refuse(self, connection: str, error: Exception) -> Exchange:
         """Counts and logs what could not even be read as a request."""
@@ -149,7 +178,7 @@ class PolicyService:
 
 def say_once(warnings: Iterable[str], told: set[str], connection: str) -> list[str]:
     """Those that were not told to a connection before; now they are, and they are logged."""
-    fresh = [each for each in warnings if each not in told]
+    fresh = [each for each in warnings if each not in told and len(told) < _MOST_TOLD]
     for warning in fresh:
         told.add(warning)
         _LOG.warning("%s: %s", connection, warning)
