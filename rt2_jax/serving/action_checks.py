@@ -155,17 +155,18 @@ class ActionChecks:
                 limited[step] = np.clip(limited[step], before - self._change, before + self._change)
             before = limited[step]
         limited = limited.astype(np.float32)
-        # In float32, as actions are: 0.02 of a file is not below the float32 that is nearest to it.
-        beyond = ~np.isclose(actions, limited, rtol=1e-6, atol=0)
+        # 0.02 of a file is not below the float32 that is nearest to it.
+        beyond = np.abs(actions - limited) > 1e-6 * np.minimum(self._abs, self._change)
         limited[~beyond] = actions[~beyond]
         names = [self.space.names[i] for i in np.flatnonzero(beyond.any(axis=0))]
         if names and not self._safety.hold_back:
             step, index = (int(i) for i in np.argwhere(beyond)[0])
             field_ = self.space.fields[index]
             limit = self._safety.limits[field_.name]
+            allowed = round(float(limited[step, index]), 6) + 0.0
             raise UnsafeActionError(
                 f"field {field_.name!r} at step {step} is {actions[step, index]:g} {field_.unit}, "
-                f"and the limits allow {limited[step, index]:g} (max_abs {limit.max_abs}, "
+                f"and the limits allow {allowed:g} (max_abs {limit.max_abs}, "
                 f"max_change {limit.max_change}, {self._said_before(observation, index)}); the "
                 "action is not given"
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rt2_jax.serving.step_times import StepTimes
 
-_INTERVALS = 4  # that must agree
+_KEPT, _LEAST = 6, 4  # intervals of a session; the longest and the shortest need not agree
 _AGREE = 0.25  # of their middle
 _GAIN = 0.1  # of the time that all would take otherwise; less is not worth a guess
 _LEAST_S = 0.002  # of a step; timers of the event loop are no finer
@@ -17,16 +17,24 @@ _MOST_SESSIONS = 1024
 
 @dataclass
 class _Rhythm:
+    """Of a robot at a fixed rate, or of one that asks a while after each answer."""
+
     last: float
-    intervals: deque[float] = field(default_factory=lambda: deque(maxlen=_INTERVALS))
+    answered: float | None = None
+    intervals: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    pauses: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def next(self) -> float | None:
         """When the next request comes; None without a rhythm."""
-        if len(self.intervals) < _INTERVALS:
-            return None
-        rising = sorted(self.intervals)
-        middle = rising[_INTERVALS // 2]
-        return self.last + middle if rising[-1] - rising[0] <= _AGREE * middle else None
+        best, when = float("inf"), None
+        for since, lengths in ((self.last, self.intervals), (self.answered, self.pauses)):
+            if since is None or len(lengths) < _LEAST:
+                continue
+            rising = sorted(lengths)
+            middle, spread = rising[len(rising) // 2], rising[-2] - rising[1]
+            if spread <= max(_AGREE * middle, _LEAST_S) and spread < best:
+                best, when = spread, since + middle
+        return when
 
 
 class Arrivals:
@@ -34,6 +42,11 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, _Rhythm] = OrderedDict()
+
+    def answered(self, session: str, now: float) -> None:
+        """A request of it got its answer."""
+        if session in self._sessions:
+            self._sessions[session].answered = now
 
     def note(self, session: str, now: float) -> None:
         """A request came."""
@@ -44,7 +57,9 @@ class Arrivals:
                 self._sessions.popitem(last=False)
             return
         rhythm.intervals.append(now - rhythm.last)
-        rhythm.last = now
+        if rhythm.answered is not None:
+            rhythm.pauses.append(now - rhythm.answered)
+        rhythm.last, rhythm.answered = now, None
         self._sessions.move_to_end(session)
 
     def forget(self, session: str) -> None:

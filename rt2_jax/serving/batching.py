@@ -283,6 +283,7 @@ class BatchingQueue:
             self._refuse(each, error)
             return
         self._suspects.discard(each.session)
+        self._arrivals.answered(each.session, time.perf_counter())
         if each.future.done():
             return
         if each.deadline < time.perf_counter():

@@ -143,6 +143,10 @@ class PolicyService:
             f"state {name!r} is outside the range that training saw"
             for name in answer.result.get("state_outside", ())
         ]
+        if answer.result.get("low_confidence"):
+            said.append("the policy is not sure of this action")
+        if answer.result.get("held_back"):
+            said.append(f"brought back to the limits: {', '.join(answer.result['held_back'])}")
         exchange.warnings = (*request.warnings, *said)
         try:
             exchange.reply = write(exchange)
