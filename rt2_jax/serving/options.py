@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rt2_jax.serving.action_checks import Safety
 from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.limits import Limits
 
@@ -28,6 +29,11 @@ class ServerOptions:
       debug_errors: whether clients are told the traceback of a policy that failed.
       cameras: clients' names of cameras -> the policy's views, beside those that are known anyway.
       questions: whether a policy that can answer in words does so (`POST /v1/generate`).
+      max_queue: requests that may wait; None for two seconds of work as it is measured.
+      max_wait_s: how long a batch may wait for robots that are expected; None for as long as that
+        pays by the measured times, 0 for never.
+      model_timeout_s: after which a silent model is given up and `/readyz` says so; None for never.
+      safety: limits of actions beyond their space's bounds.
     """
 
     largest_batch: int = 8
@@ -40,3 +46,18 @@ class ServerOptions:
     debug_errors: bool = False
     cameras: Mapping[str, str] = field(default_factory=dict)
     questions: bool = True
+    max_queue: int | None = None
+    max_wait_s: float | None = None
+    model_timeout_s: float | None = 60.0
+    safety: Safety = Safety()
+
+    def __post_init__(self) -> None:
+        if self.max_queue is not None and self.max_queue < self.largest_batch:
+            raise ValueError(
+                f"max_queue: found {self.max_queue}, expected room for at least one batch of "
+                f"{self.largest_batch}"
+            )
+        for name in ("max_wait_s", "model_timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name}: found {value}, expected seconds from 0")
