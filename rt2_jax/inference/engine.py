@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rt2_jax.actions.policy import Observation, check_policy_output
+from rt2_jax.actions.policy import Observation, PolicyFault, check_policy_output
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.data.model_inputs import ImageSlot
 from rt2_jax.data.prompt_template import IMAGE_MARK, IMAGE_PLACE
@@ -34,7 +34,7 @@ Features = Mapping[str, np.ndarray]
 _ASPECT_TOLERANCE = 0.02  # of width / height
 
 
-class NotFiniteScoresError(ValueError):
+class NotFiniteScoresError(PolicyFault):
     """The weights give no finite numbers: training has diverged, or they are damaged."""
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from rt2_jax.serving.gate import ASKED, Gate, is_known
+from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.options import ServerOptions
-from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.serving.service import PolicyService
+from rt2_jax.serving.tasks import Policies
 from rt2_jax.serving.wires import openpi, vla_eval
 from rt2_jax.serving.wires.generate import Generate
 from rt2_jax.serving.wires.openvla import Act
@@ -24,7 +26,7 @@ Page = Callable[[Request], Awaitable[Response]]
 
 
 class PolicyApp:
-    """One policy behind one application.
+    """One policy, or one for each task, behind one application.
 
     Args:
       policy: compiled and warm.
@@ -33,10 +35,12 @@ class PolicyApp:
     Attributes:
       service: what answers.
       app: the ASGI application.
+      keys: of clients; None where none is asked for.
     """
 
-    def __init__(self, policy: BatchPolicy, options: ServerOptions | None = None) -> None:
-        self._options = options or ServerOptions()
+    def __init__(self, policy: Policies, options: ServerOptions | None = None) -> None:
+        self._options = options = options or ServerOptions()
+        self.keys = options.keys or (Keys.of_token(options.token) if options.token else None)
         self.service = PolicyService(policy, self._options)
         act, pages = Act(self.service), vla_eval.Pages(self.service)
         self.app = Starlette(
@@ -53,6 +57,7 @@ class PolicyApp:
                 WebSocketRoute("/vla-eval", self._vla_eval),
                 WebSocketRoute("/{path:path}", self._openpi),
             ],
+            middleware=[Middleware(Gate, self.keys, self.service.limits, self.service.metrics)],
             lifespan=self._lifespan,
         )
 
@@ -68,12 +73,12 @@ class PolicyApp:
     async def _readyz(self, request: Request) -> Response:
         if self.service.draining:
             return PlainTextResponse("ending\n", status_code=503)
-        if not self.service.working:
-            return PlainTextResponse("nothing is being answered\n", status_code=503)
+        if self.service.silent:
+            return PlainTextResponse(f"{self.service.silent}\n", status_code=503)
         return PlainTextResponse("OK\n")
 
     async def _metadata(self, request: Request) -> Response:
-        return JSONResponse(self.service.schema.metadata) if self._may(request) else _forbidden()
+        return JSONResponse(self.service.tasks.metadata) if self._may(request) else _forbidden()
 
     async def _metrics(self, request: Request) -> Response:
         if not self._may(request):
@@ -103,16 +108,16 @@ class PolicyApp:
 
     def _may(self, connection: HTTPConnection) -> bool:
         """`Authorization: Bearer TOKEN`, or `Api-Key TOKEN` as openpi's clients write it."""
-        if self._options.token is None:
-            return True
-        _, _, shown = connection.headers.get("authorization", "").partition(" ")
-        return hmac.compare_digest(shown.encode(), self._options.token.encode())
+        return is_known(connection.scope)
 
 
-def make_app(policy: BatchPolicy, options: ServerOptions | None = None) -> Starlette:
-    """The ASGI application of a policy, for a server of one's own."""
+def make_app(policy: Policies, options: ServerOptions | None = None) -> Starlette:
+    """The ASGI application of a policy, for a server of one's own.
+
+    Limits of time, and of a websocket message's size, are the server's: see `docs/security.md`.
+    """
     return PolicyApp(policy, options).app
 
 
 def _forbidden() -> Response:
-    return PlainTextResponse("a token is needed: Authorization: Bearer TOKEN\n", status_code=401)
+    return PlainTextResponse(ASKED, 401, {"www-authenticate": "Bearer"})

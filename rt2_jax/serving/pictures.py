@@ -13,22 +13,11 @@ import numpy as np
 from PIL import Image
 
 from rt2_jax.data.image import decode_image
+from rt2_jax.serving.busy import BusyError
 from rt2_jax.serving.limits import Limits
 
 _FORMATS = ("JPEG", "PNG")
 _SCANS = 64  # of a JPEG; a progressive one has about ten, and each is a pass over all pixels
-
-
-class BusyError(RuntimeError):
-    """There is more to do than the server takes on; the request may be sent again a little later.
-
-    Attributes:
-      retry_s: how much later.
-    """
-
-    def __init__(self, message: str, retry_s: float = 1.0) -> None:
-        super().__init__(message)
-        self.retry_s = retry_s
 
 
 class PictureDecoder:

@@ -46,6 +46,8 @@ _OWN_KEYS = (
     "age_ms",
     "schema_hash",
     "protocol_version",
+    "task",
+    "embodiment",
 )
 
 
@@ -68,15 +70,17 @@ class Request:
 
     Attributes:
       observation: what is seen and asked.
-      seq: the client's number of it, given back; None if it sent none.
+      seq: the client's number of it, rising and given back; None if it sent none.
       budget_s: how long the answer may take from arrival; None for any time.
-      warnings: what of the request nobody reads.
+      warnings: what of the request nobody reads, in words.
+      unread: the same, names only.
     """
 
     observation: Observation
-    seq: Any
+    seq: int | None
     budget_s: float | None
     warnings: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +259,7 @@ class Schema:
         known = {*_OWN_KEYS, *STATE, *JOINED_STATE, *pictures.keys}
         unread += sorted(str(key) for key in frame if key not in known)
         warnings = tuple(f"nobody reads {name!r} of the request" for name in unread)
-        return Request(observation, frame.get("seq"), _budget(frame), warnings)
+        return Request(observation, _seq(frame), _budget(frame), warnings, tuple(unread))
 
     def check_statistics_key(self, key: Any, where: str) -> None:
         """Refuses a name of statistics that are not these.
@@ -295,6 +299,15 @@ def _as_numbers(value: Any, name: str) -> np.ndarray | None:
     if array.dtype.kind not in "fiu":
         raise TypeError(f"request: {name}: found {array.dtype}, expected numbers")
     return array.astype(np.float32)
+
+
+def _seq(frame: Mapping[str, Any]) -> int | None:
+    value = frame.get("seq")
+    if value is None:
+        return None
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"request: seq: found {value!r}, expected a whole number that rises")
+    return int(value)
 
 
 def _budget(frame: Mapping[str, Any]) -> float | None:

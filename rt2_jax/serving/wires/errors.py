@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from rt2_jax.client.frames import DEADLINE
 from rt2_jax.serving.exchange import Exchange
+from rt2_jax.serving.outcomes import WORDS
 
-WORDS = {"refused": "REFUSED", "busy": "BUSY", "late": DEADLINE, "failed": "FAILED"}
-"""First word of a message, by outcome; others are their own in capitals."""
 STATUS = {
     "answered": 200,
     "refused": 422,
@@ -22,10 +20,14 @@ ENDING = 503
 
 
 def say(exchange: Exchange) -> str:
-    """What is said instead of an answer: a word for programs, and a sentence for people."""
-    return sentence(exchange.outcome, exchange.error)
+    """What is said instead of an answer: a word for programs, and a sentence for people.
+
+    `WORD (seq 7): reason`, without the number where the client gave none.
+    """
+    number = f" (seq {exchange.seq})" if isinstance(exchange.seq, int) else ""
+    return f"{WORDS[exchange.outcome]}{number}: {exchange.error}"
 
 
 def sentence(outcome: str, error: str) -> str:
     """As `say`, of what never was a request."""
-    return f"{WORDS.get(outcome, outcome.upper())}: {error}"
+    return f"{WORDS[outcome]}: {error}"
