@@ -261,18 +261,6 @@ class Schema:
         warnings = tuple(f"nobody reads {name!r} of the request" for name in unread)
         return Request(observation, _seq(frame), _budget(frame), warnings, tuple(unread))
 
-    def check_statistics_key(self, key: Any, where: str) -> None:
-        """Refuses a name of statistics that are not these.
-
-        Raises:
-          ValueError: the message lists the known ones.
-        """
-        if key not in self.statistics_keys:
-            raise ValueError(
-                f"{where}: found {key!r}, expected one of {self.statistics_keys}: actions are "
-                "scaled by the statistics of the robot that the policy was trained on"
-            )
-
     def _check_schema(self, frame: Mapping[str, Any]) -> None:
         version = frame.get("protocol_version")
         if version is not None and version != PROTOCOL_VERSION:

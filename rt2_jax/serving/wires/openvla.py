@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rt2_jax.serving.exchange import Exchange
-from rt2_jax.serving.service import PolicyService
+from rt2_jax.serving.requests import Schema
+from rt2_jax.serving.service import PolicyService, message
+from rt2_jax.serving.tasks import ServedTask
 from rt2_jax.serving.wires.errors import ENDING, sentence
 from rt2_jax.serving.wires.http import (
     HttpError,
@@ -26,6 +28,7 @@ from rt2_jax.serving.wires.json_arrays import dumps, loads
 _KEY = "unnorm_key"
 # OpenVLA's name of a data set -> that of this project's action space.
 _DATA_SETS = {"bridge_orig": "bridge"}
+_NAMES = {"task", "embodiment"}
 _ENDS = "x-rt2-episode-ends"
 _WARNINGS = "x-rt2-warnings"
 _LONGEST_HEADER = 4096
@@ -57,10 +60,11 @@ class Act:
 
     async def _answer(self, request: Request) -> Response:
         body, encoded = await read_body(request, self._service, _parse)
-        frame = self._frame(body)
+        frame = {key: value for key, value in body.items() if key != _KEY}
         with self._sessions.enter(request, body) as (session, named):
             frame["session"] = session
-            exchange = await self._service.ask(frame, session, lambda done: "")
+            task = self._task(body, request)
+            exchange = await self._service.ask(frame, session, lambda done: "", task)
         if exchange.outcome == "answered":
             response = self._response(exchange, body, encoded)
         else:
@@ -69,22 +73,29 @@ class Act:
             response.background = BackgroundTask(self._sessions.forget, session)
         return response
 
-    def _frame(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The request as the service reads it."""
-        frame = {key: value for key, value in body.items() if key != _KEY}
-        key, schema = body.get(_KEY), self._service.schema
-        if key is not None and _DATA_SETS.get(str(key)) != schema.action_space.name:
-            try:
-                schema.check_statistics_key(key, f"request: {_KEY}")
-            except ValueError as error:
-                raise HttpError(422, str(error)) from error
-        return frame
+    def _task(self, body: dict[str, Any], request: Request) -> ServedTask | None:
+        """The task that the body, the address or the key of statistics means; None if none does."""
+        tasks, key = self._service.tasks, body.get(_KEY)
+        named = body if _NAMES & set(body) else request.query_params
+        try:
+            left = [tasks.choose(named)] if _NAMES & set(named) else list(tasks.served)
+        except (KeyError, ValueError) as error:
+            raise HttpError(422, message(error)) from error
+        if key is not None:
+            known = sorted({name for each in left for name in each.schema.statistics_keys})
+            left = [each for each in left if _is_key(key, each.schema)]
+            if not left:
+                raise HttpError(
+                    422,
+                    f"request: {_KEY}: found {str(key)[:60]!r}, expected one of {known}: actions "
+                    "are scaled by the statistics of the robot that the policy was trained on",
+                )
+        return left[0] if len(left) == 1 else None
 
     def _response(self, exchange: Exchange, body: dict[str, Any], encoded: bool) -> Response:
-        assert exchange.answer is not None
-        actions, ends = self._service.schema.plain_actions.convert(
-            exchange.answer.result["actions"]
-        )
+        assert exchange.answer is not None and exchange.task is not None
+        schema = exchange.task.schema
+        actions, ends = schema.plain_actions.convert(exchange.answer.result["actions"])
         data: Any
         if "image" in body:
             data, ends = actions[0], ends[:1]
@@ -93,7 +104,7 @@ class Act:
         else:
             data = {
                 "actions": actions,
-                "dt_ms": 1000 / self._service.schema.action_space.control_rate_hz,
+                "dt_ms": 1000 / schema.action_space.control_rate_hz,
                 "episode_ends": ends.tolist(),
                 "warnings": list(exchange.warnings),
             }
@@ -103,6 +114,11 @@ class Act:
             media_type="application/json",
             headers=_headers(ends, exchange),
         )
+
+
+def _is_key(key: Any, schema: Schema) -> bool:
+    name = str(key)
+    return name in schema.statistics_keys or _DATA_SETS.get(name) == schema.action_space.name
 
 
 def _headers(ends: np.ndarray, exchange: Exchange) -> dict[str, str]:

@@ -13,7 +13,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rt2_jax import __version__
 from rt2_jax.serving.observation_keys import view_of
-from rt2_jax.serving.service import PolicyService, say_once
+from rt2_jax.serving.requests import Schema
+from rt2_jax.serving.service import PolicyService, message, say_once
+from rt2_jax.serving.tasks import ServedTask
 from rt2_jax.serving.wires.errors import ENDING, say, sentence
 from rt2_jax.serving.wires.vla_eval_frames import PROTOCOL_VERSION, Frame, pack, unpack
 from rt2_jax.serving.wires.vla_eval_specs import Convention
@@ -23,15 +25,20 @@ _WRIST = ("wrist", "gripper", "hand")  # words in names of cameras that are not 
 
 
 async def converse(socket: WebSocket, service: PolicyService) -> None:
-    """Serves one connection, accepted already, until the client leaves."""
+    """Serves one connection, accepted already, until the client leaves.
+
+    Args:
+      socket: its address may choose a task, and say what the benchmark wants: `Convention`.
+      service: that answers.
+    """
     name = service.enter()
     conversation = _Conversation(name, service, dict(socket.query_params))
     try:
         while True:
-            message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
+            received = await socket.receive()
+            if received["type"] == "websocket.disconnect":
                 return
-            answer = await conversation.answer(message.get("bytes"))
+            answer = await conversation.answer(received.get("bytes"))
             if answer is not None:
                 await socket.send_bytes(pack(answer))
     except WebSocketDisconnect:
@@ -88,7 +95,7 @@ class _Conversation:
                 f"found protocol version {version!r}, expected {PROTOCOL_VERSION}: this server "
                 f"speaks that of vla-eval {_HARNESS}"
             )
-        convention = self._convention()
+        _, convention = self._convention()
         hello: dict[str, Any] = {
             "harness_version": _HARNESS,
             "protocol_version": PROTOCOL_VERSION,
@@ -101,8 +108,9 @@ class _Conversation:
         hello["observation_spec"] = convention.observation_spec()
         return hello
 
-    def _convention(self) -> Convention:
-        return Convention(self._service.schema, self._query)
+    def _convention(self) -> tuple[ServedTask, Convention]:
+        task = self._service.tasks.choose(self._query)
+        return task, Convention(task.schema, self._query)
 
     async def _begin(self) -> None:
         self._left.clear()
@@ -113,15 +121,16 @@ class _Conversation:
         step, self._step = self._step, self._step + 1
         warnings: list[str] = []
         if not self._left:
-            request = self._request(frame, step)
-            exchange = await self._service.ask(request, self._name, lambda done: "")
+            try:
+                task, convention = self._convention()
+            except (KeyError, ValueError) as error:  # of the URL; said to its hello already
+                return Frame("error", {"error": sentence("refused", message(error))}, frame.seq)
+            request = self._request(frame, step, task.schema)
+            exchange = await self._service.ask(request, self._name, lambda done: "", task)
             if exchange.outcome != "answered":
                 return Frame("error", {"error": say(exchange)}, frame.seq)
             assert exchange.answer is not None
-            try:
-                actions, ends = self._convention().actions(exchange.answer.result["actions"])
-            except ValueError as error:  # of the URL; said to its hello already
-                return Frame("error", {"error": sentence("refused", str(error))}, frame.seq)
+            actions, ends = convention.actions(exchange.answer.result["actions"])
             self._left.extend(zip(actions, ends.tolist(), strict=True))
             warnings = say_once(exchange.warnings, self._told, self._name)
         action, ends_here = self._left.popleft()
@@ -132,33 +141,14 @@ class _Conversation:
             payload["warnings"] = warnings
         return Frame("action", payload, frame.seq)
 
-    def _request(self, frame: Frame, step: int) -> dict[str, Any]:
+    def _request(self, frame: Frame, step: int, schema: Schema) -> dict[str, Any]:
         """An observation as the service reads it."""
-        request = dict(frame.payload)
+        request = {k: v for k, v in frame.payload.items() if k not in ("task", "embodiment")}
         if "task_description" in request:
             request["prompt"] = request.pop("task_description")
         if isinstance(request.get("images"), Mapping):
-            request["images"] = self._named(request["images"])
+            request["images"] = _named(request["images"], schema)
         return {**request, "step": step, "seq": frame.seq}
-
-    def _named(self, images: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Pictures under names that are understood: every benchmark has names of its own.
-
-        The first camera that is not a wrist's is the main one, as benchmarks order them.
-        """
-        schema = self._service.schema
-        views = {name: view_of(str(name), schema.views, schema.cameras) for name in images}
-        taken = set(views.values())
-        named: dict[Any, Any] = {}
-        for name, picture in images.items():
-            is_wrist = any(word in str(name).lower() for word in _WRIST)
-            as_known = "wrist_image" if is_wrist else "image"
-            view = view_of(as_known, schema.views, schema.cameras)
-            if views[name] is None and view is not None and view not in taken:
-                taken.add(view)
-                name = as_known
-            named[name] = picture
-        return named
 
 
 class Pages:
@@ -197,3 +187,22 @@ class Pages:
             return JSONResponse({"errors": errors}, 422)
         said: dict[str, Any] = {"applied": applied, "config": self._service.knobs}
         return JSONResponse({**said, "errors": errors} if errors else said)
+
+
+def _named(images: Mapping[Any, Any], schema: Schema) -> dict[Any, Any]:
+    """Pictures under names that are understood: every benchmark has names of its own.
+
+    The first camera that is not a wrist's is the main one, as benchmarks order them.
+    """
+    views = {name: view_of(str(name), schema.views, schema.cameras) for name in images}
+    taken = set(views.values())
+    named: dict[Any, Any] = {}
+    for name, picture in images.items():
+        is_wrist = any(word in str(name).lower() for word in _WRIST)
+        as_known = "wrist_image" if is_wrist else "image"
+        view = view_of(as_known, schema.views, schema.cameras)
+        if views[name] is None and view is not None and view not in taken:
+            taken.add(view)
+            name = as_known
+        named[name] = picture
+    return named

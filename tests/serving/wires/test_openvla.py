@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from rt2_jax.actions.space import rt2_action_space
 from rt2_jax.serving.wires.json_arrays import dumps, loads
 
 from ..conftest import Toy
@@ -107,6 +108,28 @@ def test_a_key_of_statistics_must_be_known(serve):
     assert (
         status == 422 and "found 'bridge_orig', expected one of ['pick', 'toy', 'toy/toy']" in data
     )
+
+
+def test_of_several_tasks_the_key_the_body_or_the_address_chooses(serve):
+    closed = rt2_action_space(
+        "closed",
+        translation_bound_m=0.05,
+        rotation_bound_rad=0.25,
+        gripper_polarity="high_is_closed",
+        control_rate_hz=10,
+    )
+    arm = Toy(views=("front",), embodiment="arm", action_space=closed.to_json())
+    policies = {"pick": Toy(views=("front",)), "wave": arm}
+    _, url = serve(policies)
+
+    def gripper(path="/act", **fields):
+        status, _, data = post(url, {**ASK, **fields}, path)
+        return loads(data)[6] if status == 200 else (status, json.loads(data)["error"])
+
+    assert gripper(unnorm_key="toy") == gripper(task="pick") == 0
+    assert gripper(unnorm_key="closed") == gripper("/act?embodiment=arm") == 1
+    assert gripper()[0] == gripper(task="pick", unnorm_key="arm")[0] == 422
+    assert "several tasks are served" in gripper()[1]
 
 
 @pytest.mark.parametrize(
