@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.serving.service import PolicyService
+from rt2_jax.serving.status.routes import status_routes
 from rt2_jax.serving.wires import openpi
 
 
@@ -39,6 +40,7 @@ class PolicyApp:
                 Route("/readyz", self._readyz),
                 Route("/metadata", self._metadata),
                 Route("/metrics", self._metrics),
+                *status_routes(self.service, self._may),
                 WebSocketRoute("/{path:path}", self._openpi),
             ],
             lifespan=self._lifespan,

@@ -17,8 +17,10 @@ class ServerOptions:
       largest_batch: of requests answered together.
       token: that clients must show; None for none.
       log: what requests and answers are written to; it ends with the application.
+      status: whether there is a status page.
     """
 
     largest_batch: int = 8
     token: str | None = None
     log: RequestLogger | None = None
+    status: bool = True

@@ -13,6 +13,7 @@ from rt2_jax.serving.exchange import Exchange
 from rt2_jax.serving.metrics import Metrics
 from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.requests import BatchPolicy, Schema
+from rt2_jax.serving.status.live import LiveSessions
 
 _LOG = logging.getLogger("rt2_jax.serving")
 
@@ -27,6 +28,7 @@ class PolicyService:
     Attributes:
       schema: which requests can be answered, and what clients are told.
       metrics: the counters.
+      live: the newest sessions, for the status page; None without one.
       draining: set when the server is to end: no new request is taken, and it is not ready.
     """
 
@@ -34,6 +36,7 @@ class PolicyService:
         self.options = options
         self.schema = Schema(policy.metadata)
         self.metrics = Metrics()
+        self.live = LiveSessions() if options.status else None
         self.draining = False
         self._policy = policy
         self._queue: BatchingQueue | None = None
@@ -145,6 +148,8 @@ class PolicyService:
     def _note(self, exchange: Exchange) -> None:
         if self.options.log is not None:
             self.options.log.offer(exchange)
+        if self.live is not None:
+            self.live.note(exchange)
 
 
 def say_once(warnings: Iterable[str], told: set[str], connection: str) -> list[str]:
