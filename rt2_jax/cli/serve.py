@@ -48,6 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="requests and answers are logged in a folder of their own there; see `rt2 data "
         "import-log` (default: nothing is logged)",
     )
+    parser.add_argument(
+        "--no-status", action="store_true", help="no page that shows what robots ask and get"
+    )
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -78,11 +81,18 @@ def run(args: argparse.Namespace) -> int | None:
         print(
             f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz: {fields}", flush=True
         )
+        if options.status:
+            print(f"status page: {url.replace('ws', 'http', 1)}/", flush=True)
         if log is not None:
             print(f"logging to {log.folder}", flush=True)
 
     options = ServerOptions(
-        max(sizes), token, log, cameras=_cameras(args.camera), questions=args.questions
+        max(sizes),
+        token,
+        log,
+        cameras=_cameras(args.camera),
+        questions=args.questions,
+        status=not args.no_status,
     )
     serve(policy, args.host, args.port, options, ready)
     if log is not None:

@@ -34,6 +34,7 @@ class ServerOptions:
         pays by the measured times, 0 for never.
       model_timeout_s: after which a silent model is given up and `/readyz` says so; None for never.
       safety: limits of actions beyond their space's bounds.
+      status: whether there is a status page.
     """
 
     largest_batch: int = 8
@@ -50,6 +51,7 @@ class ServerOptions:
     max_wait_s: float | None = None
     model_timeout_s: float | None = 60.0
     safety: Safety = Safety()
+    status: bool = True
 
     def __post_init__(self) -> None:
         if self.max_queue is not None and self.max_queue < self.largest_batch:

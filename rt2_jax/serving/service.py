@@ -19,6 +19,7 @@ from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.outcomes import outcome_of
 from rt2_jax.serving.pictures import PictureDecoder
 from rt2_jax.serving.requests import Pictures, Schema
+from rt2_jax.serving.status.live import LiveSessions
 from rt2_jax.serving.tasks import Policies, ServedTask, TaskTable
 from rt2_jax.serving.text import TextQuestion, TextQueue
 
@@ -42,6 +43,7 @@ class PolicyService:
       metrics: the counters.
       limits: of what clients may send.
       text: what answers in words; None where the policy does not.
+      live: the newest sessions, for the status page; None without one.
       draining: set when the server is to end: no new request is taken, and it is not ready.
     """
 
@@ -53,6 +55,7 @@ class PolicyService:
         self.limits = options.limits or self.tasks.limits
         self.text: TextQueue | None = None
         self._pictures = PictureDecoder(self.limits)
+        self.live = LiveSessions() if options.status else None
         self.draining = False
         self._queue: BatchingQueue | None = None
         self._connections = itertools.count(1)
@@ -275,6 +278,8 @@ class PolicyService:
     def _note(self, exchange: Exchange) -> None:
         if self.options.log is not None:
             self.options.log.offer(exchange)
+        if self.live is not None:
+            self.live.note(exchange)
 
 
 def say_once(warnings: Iterable[str], told: set[str], connection: str) -> list[str]:
