@@ -13,8 +13,18 @@ _of_actions, _, _shared = lazy_exports(
 _own, _, _names = lazy_exports(
     __name__,
     {
+        "chunks": ["ActionChunks"],
+        "episode": ["EpisodeSummary", "Robot", "run_episode"],
+        "errors": [
+            "DeadlineExceeded",
+            "PolicyServerError",
+            "RequestSuperseded",
+            "ServerBusy",
+            "StaleAnswer",
+        ],
         "rate": ["ControlRate"],
-        "remote": ["DeadlineExceeded", "PolicyServerError", "RemotePolicy"],
+        "remote": ["RemotePolicy"],
+        "remote_async": ["AsyncRemotePolicy"],
     },
 )
 __all__ = sorted(_shared + _names)
