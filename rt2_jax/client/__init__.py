@@ -14,7 +14,8 @@ _own, _, _names = lazy_exports(
     __name__,
     {
         "chunks": ["ActionChunks"],
-        "episode": ["EpisodeSummary", "Robot", "run_episode"],
+        "episode": ["run_episode"],
+        "episode_summary": ["EpisodeSummary", "Robot"],
         "errors": [
             "DeadlineExceeded",
             "PolicyServerError",

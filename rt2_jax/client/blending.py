@@ -21,12 +21,13 @@ _WHY = {
 class Blend:
     """Averages rows of one position, of answers by age, the oldest first.
 
-    | field | |
-    |---|---|
-    | absolute number | weighted mean |
-    | absolute rotation | the rotation nearest to all (the projection of the mean matrix), in the representation of the field; quaternions of either sign, and angles across pi, come out right |
-    | gripper, discrete field (terminate) | the newest answer's: a half-closed hand is what nobody predicted |
-    | relative to anything | refused: means of deltas forget what earlier ones had corrected |
+    - absolute numbers: the weighted mean.
+    - absolute rotations: the rotation nearest to all (the projection of the mean of their
+      matrices), in the representation of the field; quaternions of either sign, and angles on
+      both sides of pi, come out right.
+    - grippers and discrete fields (terminate): the newest answer's, for a half-closed hand is what
+      nobody predicted.
+    - what is relative to anything: refused, for means of deltas undo what newer ones corrected.
 
     Args:
       action_space: of the rows.
@@ -49,8 +50,10 @@ class Blend:
             if field.levels is not None or field.polarity is not None:
                 average = _newest
             elif field.reference != "absolute" or field.rotation == "as_recorded":
-                why = _WHY[field.reference] if field.reference != "absolute" else (
-                    "is a rotation in a representation that the data set does not say"
+                why = (
+                    _WHY[field.reference]
+                    if field.reference != "absolute"
+                    else ("is a rotation in a representation that the data set does not say")
                 )
                 raise ValueError(
                     f"mode 'ensemble' with action space {action_space.name!r}: field "

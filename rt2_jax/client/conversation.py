@@ -358,7 +358,9 @@ class Conversation:
 
     def _lost(self, error: Exception) -> ConnectionError:
         """Settles all that is under way with the loss of the connection; the error to raise."""
-        how = "the next infer() connects" if self.reconnect == "always" else "call reset() to connect"
+        how = (
+            "the next infer() connects" if self.reconnect == "always" else "call reset() to connect"
+        )
         lost = ConnectionError(
             f"{self.url}: the connection was lost ({error}); the request may or may not have "
             f"been decided, and was not sent again; {how} again"
