@@ -22,6 +22,7 @@ _own, _, _names = lazy_exports(
             "RequestSuperseded",
             "ServerBusy",
             "StaleAnswer",
+            "UnsafeAction",
         ],
         "rate": ["ControlRate"],
         "remote": ["RemotePolicy"],

@@ -20,13 +20,21 @@ from rt2_jax.client.errors import (
     RequestSuperseded,
     ServerBusy,
     StaleAnswer,
+    UnsafeAction,
 )
 from rt2_jax.client.interrupts import Interrupts
 from rt2_jax.client.rate import ControlRate
 
 _LOG = logging.getLogger("rt2_jax.client")
 _LOOK_S = 0.01  # so often `stop_when` is asked
-_NEXT_TIME = (DeadlineExceeded, RequestSuperseded, ServerBusy, StaleAnswer, TimeoutError)
+_NEXT_TIME = (
+    DeadlineExceeded,
+    RequestSuperseded,
+    ServerBusy,
+    StaleAnswer,
+    TimeoutError,
+    UnsafeAction,
+)
 StopWhen = Callable[[], Any]
 
 
@@ -52,9 +60,9 @@ def run_episode(
     action is applied as soon as it is there. The policy is asked on a thread of its own. A tick
     without an action holds: nothing is applied, and the robot keeps its last target; after
     `hold_ticks` of them in a row the episode ends. Requests that the server could not answer in
-    time are such ticks; a request that it refuses as malformed, or that the policy failed at, ends
-    the episode, and so does a lost connection, unless the policy's `reconnect` is `always`. An
-    action that says *terminate* is not applied.
+    time, or whose action it found unsafe, are such ticks; a request that it refuses as malformed,
+    or that the policy failed at, ends the episode, and so does a lost connection, unless the
+    policy's `reconnect` is `always`. An action that says *terminate* is not applied.
 
     Args:
       policy: `RemotePolicy`, or any other; belongs to this function until it returns.

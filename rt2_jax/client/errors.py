@@ -28,10 +28,15 @@ class StaleAnswer(PolicyServerError):
     """A newer request of the session was answered first, or its episode ended: not for use."""
 
 
+class UnsafeAction(PolicyServerError):
+    """The answer was beyond the server's limits for the robot, or too unsure; it is not sent."""
+
+
 _BY_WORD: Dict[str, Type[PolicyServerError]] = {
     "DEADLINE": DeadlineExceeded,
     "SUPERSEDED": RequestSuperseded,
     "BUSY": ServerBusy,
+    "UNSAFE": UnsafeAction,
 }
 
 
