@@ -175,7 +175,8 @@ class _Robot:
         if not isinstance(metadata, dict) or "action_space" not in metadata:
             raise ValueError(f"{robots.url}: no server of this project: it names no action space")
         size = robots.picture or tuple(metadata.get("camera_size") or (224, 224))
-        view = _picture(size, self.number, robots.jpeg)
+        pixels = make_picture(size, self.number)
+        view = _as_jpeg(pixels) if robots.jpeg else pixels
         self._request = {
             "images": {name: view for name in metadata["views"]},
             "prompt": robots.instruction,
@@ -257,14 +258,15 @@ class _Robot:
         self.rows.append((due, *(times or (np.nan,) * 3), *(np.nan,) * 3, 0.0))
 
 
-def _picture(size: tuple[int, int], seed: int, jpeg: bool) -> np.ndarray | bytes:
-    """Something that a JPEG of compresses about as a photo: smooth shapes and a little noise."""
+def make_picture(size: tuple[int, int], seed: int) -> np.ndarray:
+    """Uint8 [H, W, 3] that JPEG makes about as small as a photo: smooth shapes, a little noise."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (12, 12, 3)).astype(np.uint8))
     smooth = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC), np.int16)
-    pixels = np.clip(smooth + random.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
-    if not jpeg:
-        return pixels
+    return np.clip(smooth + random.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def _as_jpeg(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "jpeg", quality=90)
     return file.getvalue()

@@ -67,7 +67,7 @@ def _serve(args: argparse.Namespace) -> None:
         from rt2_jax.benchmarks import serve_overhead
 
         size = _size(args.picture) or (224, 224)
-        settings = serve_overhead.Settings(args.rounds, picture=size, jpeg=args.jpeg)
+        settings = serve_overhead.Settings(args.rounds, picture=size)
         found = serve_overhead.measure(settings, _report)
         print(serve_overhead.table(found))
         write_json(args.json, found)
