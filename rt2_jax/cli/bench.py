@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from rt2_jax.cli.bench_serve import add_serve
 from rt2_jax.cli.json_file import check_writable, write_json
 
 
@@ -41,6 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     save.add_argument("--json", metavar="F", help="writes the results there, too")
     save.set_defaults(do=_save)
+    add_serve(verbs)
 
 
 def run(args: argparse.Namespace) -> int | None:
