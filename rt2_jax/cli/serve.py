@@ -5,6 +5,12 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rt2_jax.inference.exported import ProgramStore
+    from rt2_jax.inference.placement import Placement
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -26,6 +32,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
     )
+    parser.add_argument(
+        "--mesh",
+        help="several devices of this machine, such as tensor=4: each holds a part of the weights "
+        "(default: one device holds all)",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        help="where compiled programs are kept for the next start (default: rt2_jax/programs in "
+        "the user's cache folder); whoever may write there can run code in the server",
+    )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="keeps no programs, and compiles all of them"
+    )
     parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
     parser.add_argument(
         "--insecure", action="store_true", help="no token although other machines can connect"
@@ -40,24 +59,34 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
-    from rt2_jax.inference import EnginePolicy, PolicyEngine
+    from rt2_jax.inference.placement import Placement, read_mesh
+    from rt2_jax.inference.starting import start_policy
     from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import check_address, serve
+    from rt2_jax.training.goodput import process_start
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
     if token == "":
         raise ValueError(f"{args.token_file} is empty; write a token into it")
     check_address(args.host, token, args.insecure)
     sizes = _sizes(args.batch_sizes)
-    engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes, "ema" if args.ema else "params")
-    policy = EnginePolicy(engine, engine.robot_task(args.task))
+    placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
+    store = _store(args, placement)
+    policy, start = start_policy(
+        args.checkpoint,
+        sizes,
+        "ema" if args.ema else "params",
+        args.task,
+        store=store,
+        placement=placement,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    engine = policy.engine
     log = None
     if args.log_dir is not None:
         from rt2_jax.serving.request_logger import RequestLogger  # needs `array_record`
 
         log = RequestLogger(args.log_dir, policy.metadata)
-    print(f"compiling {engine.checkpoint} for batches of {args.batch_sizes}", file=sys.stderr)
-    engine.warm_up()
 
     def ready(url: str) -> None:
         space = engine.action_tokens(policy.task).codec.space
@@ -68,11 +97,23 @@ def run(args: argparse.Namespace) -> int | None:
         )
         if log is not None:
             print(f"logging to {log.folder}", flush=True)
+        print(start.text(time.time() - process_start()), flush=True)
 
     serve(policy, args.host, args.port, ServerOptions(max(sizes), token, log), ready)
     if log is not None:
         print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
     return 0
+
+
+def _store(args: argparse.Namespace, placement: Placement | None) -> ProgramStore | None:
+    from rt2_jax.inference.exported import ProgramStore, default_folder
+
+    if args.no_cache:
+        if args.cache_dir is not None:
+            raise ValueError("--cache-dir and --no-cache exclude each other")
+        return None
+    devices = None if placement is None else placement.devices
+    return ProgramStore(args.cache_dir or default_folder(), devices)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

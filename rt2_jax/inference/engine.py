@@ -18,8 +18,10 @@ from rt2_jax.data.model_inputs import ImageSlot
 from rt2_jax.data.prompt_template import IMAGE_MARK, IMAGE_PLACE
 from rt2_jax.data.state_text import fill_prompt
 from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.inference.exported import ProgramStore
 from rt2_jax.inference.history import FrameHistory
 from rt2_jax.inference.metadata import describe_task
+from rt2_jax.inference.placement import Placement
 from rt2_jax.inference.programs import Compiled, DecodePrograms
 from rt2_jax.inference.weights import abstract_params, weights_hash
 from rt2_jax.models.config_json import config_to_json
@@ -55,6 +57,8 @@ class PolicyEngine:
       checkpoint: its name, for the metadata.
       compiled: of an engine of the same run, `compiled`; what it holds is not compiled again. It is
         ignored where the model or the shapes of its inputs are others.
+      store: of programs that earlier processes have compiled; None to compile all of them.
+      placement: of `params` on several devices; None for one.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class PolicyEngine:
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
         checkpoint: str = "",
         compiled: Compiled | None = None,
+        store: ProgramStore | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self.description = description
         self.checkpoint = checkpoint
@@ -74,7 +80,9 @@ class PolicyEngine:
         of = _decides_programs(description, params)
         if compiled is None or compiled.of != of:
             compiled = Compiled(of)
-        self._programs = DecodePrograms(model, params, batch_sizes, compiled)
+        self._programs = DecodePrograms(
+            model, params, batch_sizes, compiled, store, placement
+        )
         self._tokens: dict[TaskInfo, tuple[ActionTokens, np.ndarray]] = {}
 
     @classmethod
@@ -85,6 +93,8 @@ class PolicyEngine:
         which: str = "params",
         *,
         compiled: Compiled | None = None,
+        store: ProgramStore | None = None,
+        placement: Placement | None = None,
     ) -> PolicyEngine:
         """Reads a checkpoint, a run's latest one, or `pretrained:NAME`; nothing else is needed.
 
@@ -94,15 +104,25 @@ class PolicyEngine:
           checkpoint: its place.
           batch_sizes: of the compiled programs.
           which: `params`, or `ema` for their average.
+          compiled: as the engine takes it.
+          store: as the engine takes it.
+          placement: of the weights, each part of which is read to its device; None: all on the
+            first one.
 
         Raises:
           FileNotFoundError: it is no checkpoint, or not a whole one.
-          TypeError, KeyError, ValueError: it is damaged, or of another version.
+          TypeError, KeyError, ValueError: it is damaged, or of another version; or its weights
+            cannot be divided as the placement has it.
         """
         path = find_checkpoint(checkpoint)
         description = RunDescription.from_checkpoint(path)
-        params = restore_merged(path, abstract_params(description), which)
-        return cls(description, params, batch_sizes, path.name, compiled)
+        abstract = (
+            abstract_params(description)
+            if placement is None
+            else placement.abstract_params(description)
+        )
+        params = restore_merged(path, abstract, which)
+        return cls(description, params, batch_sizes, path.name, compiled, store, placement)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

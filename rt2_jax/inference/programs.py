@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
+from rt2_jax.inference.exported import ProgramStore
+from rt2_jax.inference.placement import Placement
 from rt2_jax.models.model import Params, TransformerModel
 
 
@@ -37,6 +40,8 @@ class DecodePrograms:
       params: on the device.
       batch_sizes: of the programs.
       compiled: where they are kept; those that are in it already are used.
+      store: of the programs of earlier starts; None to compile all of them.
+      placement: of the parameters on several devices; None for one.
 
     Attributes:
       compiled: as given.
@@ -51,6 +56,8 @@ class DecodePrograms:
         params: Params,
         batch_sizes: Sequence[int],
         compiled: Compiled | None = None,
+        store: ProgramStore | None = None,
+        placement: Placement | None = None,
     ) -> None:
         sizes = tuple(sorted(set(batch_sizes)))
         if not sizes or any(type(size) is not int or size < 1 for size in sizes):
@@ -61,7 +68,9 @@ class DecodePrograms:
         self._params = params
         self._features = tuple(model.OBSERVED)
         self.compiled = compiled or Compiled(None)
-        self._generate = jax.jit(model.generate, static_argnums=2)
+        self._model = model
+        self._store = store
+        self._placement = placement
         self._whole = tuple(model.features)
         self._score = jax.jit(model.score_batch)
 
@@ -120,6 +129,22 @@ class DecodePrograms:
         if key not in programs:
             # Compiled for these shapes only: a request can never set off a compilation that the
             # warm-up did not see.
-            lowered = self._generate.lower(self._params, batch, length, mask, restart)
-            programs[key] = lowered.compile()
+            programs[key] = self._compile(key, length, (self._params, batch, mask, restart))
         return programs[key](self._params, batch, mask, restart)
+
+    def _compile(self, key: tuple[Any, ...], length: int, arguments: Any) -> Callable[..., Any]:
+        placement = self._placement
+
+        def generate(params: Any, batch: Any, *others: Any) -> tuple[jax.Array, ...]:
+            answer = tuple(self._model.generate(params, batch, length, *others))
+            if placement is None:
+                return answer
+            return jax.lax.with_sharding_constraint(answer, placement.whole)
+
+        if placement is not None:
+            arguments = placement.abstract(arguments)
+        with contextlib.nullcontext() if placement is None else placement.active():
+            if self._store is None:
+                return jax.jit(generate).lower(*arguments).compile()
+            identity = {"of": self.compiled.of, "decode": list(key)}
+            return self._store.program(generate, arguments, identity)
