@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rt2_jax.inference.exported import ProgramStore
     from rt2_jax.inference.placement import Placement
+    from rt2_jax.serving.health import Health
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -45,6 +47,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--no-cache", action="store_true", help="keeps no programs, and compiles all of them"
     )
+    parser.add_argument(
+        "--health-port",
+        type=int,
+        help="/healthz and /readyz for probes on a port of their own, from the first second of the "
+        "start on, over plain HTTP and without a token (default: only on the server's port, which "
+        "opens when it is ready)",
+    )
     parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
     parser.add_argument(
         "--insecure", action="store_true", help="no token although other machines can connect"
@@ -59,27 +68,40 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
-    from rt2_jax.inference.placement import Placement, read_mesh
-    from rt2_jax.inference.starting import start_policy
-    from rt2_jax.serving.options import ServerOptions
-    from rt2_jax.serving.server import check_address, serve
-    from rt2_jax.training.goodput import process_start
+    from rt2_jax.serving.health import Health, health_port
+    from rt2_jax.serving.server import check_address
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
     if token == "":
         raise ValueError(f"{args.token_file} is empty; write a token into it")
     check_address(args.host, token, args.insecure)
     sizes = _sizes(args.batch_sizes)
+    health = Health()
+    with contextlib.ExitStack() as stack:
+        if args.health_port is not None:
+            port = stack.enter_context(health_port(args.host, args.health_port, health))
+            print(f"probes: http://{args.host}:{port}/readyz", file=sys.stderr, flush=True)
+        return _serve(args, sizes, token, health)
+
+
+def _serve(
+    args: argparse.Namespace, sizes: tuple[int, ...], token: str | None, health: Health
+) -> int:
+    from rt2_jax.inference.placement import Placement, read_mesh
+    from rt2_jax.inference.starting import start_policy
+    from rt2_jax.serving.options import ServerOptions
+    from rt2_jax.serving.server import serve
+    from rt2_jax.training.goodput import process_start
+
+    def say(line: str) -> None:
+        health.doing = line
+        print(line, file=sys.stderr, flush=True)
+
     placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
     store = _store(args, placement)
+    which = "ema" if args.ema else "params"
     policy, start = start_policy(
-        args.checkpoint,
-        sizes,
-        "ema" if args.ema else "params",
-        args.task,
-        store=store,
-        placement=placement,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        args.checkpoint, sizes, which, args.task, store=store, placement=placement, say=say
     )
     engine = policy.engine
     log = None
@@ -97,9 +119,11 @@ def run(args: argparse.Namespace) -> int | None:
         )
         if log is not None:
             print(f"logging to {log.folder}", flush=True)
+        health.doing = ""
         print(start.text(time.time() - process_start()), flush=True)
 
-    serve(policy, args.host, args.port, ServerOptions(max(sizes), token, log), ready)
+    options = ServerOptions(max(sizes), token, log, health)
+    serve(policy, args.host, args.port, options, ready)
     if log is not None:
         print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
     return 0

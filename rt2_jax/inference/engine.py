@@ -80,9 +80,7 @@ class PolicyEngine:
         of = _decides_programs(description, params)
         if compiled is None or compiled.of != of:
             compiled = Compiled(of)
-        self._programs = DecodePrograms(
-            model, params, batch_sizes, compiled, store, placement
-        )
+        self._programs = DecodePrograms(model, params, batch_sizes, compiled, store, placement)
         self._tokens: dict[TaskInfo, tuple[ActionTokens, np.ndarray]] = {}
 
     @classmethod

@@ -54,11 +54,8 @@ class PolicyApp:
         return PlainTextResponse("OK\n")
 
     async def _readyz(self, request: Request) -> Response:
-        if self.service.draining:
-            return PlainTextResponse("ending\n", status_code=503)
-        if not self.service.working:
-            return PlainTextResponse("nothing is being answered\n", status_code=503)
-        return PlainTextResponse("OK\n")
+        missing = self.service.missing()
+        return PlainTextResponse(f"{missing or 'OK'}\n", status_code=503 if missing else 200)
 
     async def _metadata(self, request: Request) -> Response:
         return JSONResponse(self.service.schema.metadata) if self._may(request) else _forbidden()

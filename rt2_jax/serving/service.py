@@ -49,12 +49,20 @@ class PolicyService:
         """Whether requests are being answered at all."""
         return self._queue is not None and self._queue.working
 
+    def missing(self) -> str:
+        """Why the server isn't ready, in words; "" if it is."""
+        if self.draining:
+            return "ending"
+        return "" if self.working else "nothing is being answered"
+
     def start(self) -> None:
         """Begins to answer; called on the event loop."""
         self._queue = BatchingQueue(
             self._policy, self.schema.action_space, self.options.largest_batch, self.metrics
         )
         self._queue.start()
+        if self.options.health is not None:
+            self.options.health.ready = self.missing
         if self.options.log is not None:
             self.options.log.start(self.metrics)
 
