@@ -37,6 +37,11 @@ class Placement:
         sizes = dataclasses.astuple(shape)
         if -1 not in sizes and 0 < math.prod(sizes) < len(devices):
             devices = devices[: math.prod(sizes)]
+        if len({device.process_index for device in devices}) < jax.process_count():
+            raise ValueError(
+                f"mesh: found {sizes} for {jax.device_count()} devices of {jax.process_count()} "
+                "processes, so that some would hold nothing; make them as many as the devices"
+            )
         self._partitioner = Partitioner(make_mesh(shape, devices))
         self.devices: tuple[jax.Device, ...] = tuple(self._partitioner.mesh.devices.flat)
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rt2_jax.models.model import Params
+from rt2_jax.training.adapters import first_numbers
 from rt2_jax.training.description import RunDescription
 
 
@@ -28,6 +29,6 @@ def weights_hash(params: Params) -> str:
     Not of all: of a large model that would take longer than to load it.
     """
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(leaf.reshape(-1)[:256], np.float32).tobytes())
+    for numbers in jax.tree.leaves(first_numbers(params, 256, np.float32)):
+        digest.update(numbers.tobytes())
     return digest.hexdigest()
