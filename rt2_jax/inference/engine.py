@@ -19,6 +19,7 @@ from rt2_jax.data.prompt_template import IMAGE_MARK, IMAGE_PLACE
 from rt2_jax.data.task_info import TaskInfo
 from rt2_jax.inference.answers import DecodedActions, Question, WrittenText, action_result
 from rt2_jax.inference.decoder import AnswerDecoder, NotFiniteScoresError
+from rt2_jax.inference.exported import ProgramStore
 from rt2_jax.inference.history import FrameHistory
 from rt2_jax.inference.metadata import describe_task
 from rt2_jax.inference.observing import (
@@ -27,6 +28,7 @@ from rt2_jax.inference.observing import (
     state_outside,
     unused_inputs,
 )
+from rt2_jax.inference.placement import Placement
 from rt2_jax.inference.programs import Compiled, DecodePrograms
 from rt2_jax.inference.tasks import choose_robot_task
 from rt2_jax.inference.text import Asked, answer_in_words
@@ -56,6 +58,8 @@ class PolicyEngine:
         ignored where the model or the shapes of its inputs are others.
       most_samples: answers to one request that `warm_up` compiles for; 0 compiles for each number
         of them when it is first asked for.
+      store: of programs that earlier processes have compiled; None to compile all of them.
+      placement: of the weights on several devices; None for one.
 
     Attributes:
       weights: as they are served.
@@ -69,6 +73,8 @@ class PolicyEngine:
         checkpoint: str = "",
         compiled: Compiled | None = None,
         most_samples: int = 0,
+        store: ProgramStore | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self.description = description
         self.checkpoint = checkpoint
@@ -83,7 +89,13 @@ class PolicyEngine:
         if compiled is None or compiled.of != of:
             compiled = Compiled(of)
         self._programs = DecodePrograms(
-            model.written_out(), weights.params, batch_sizes, compiled, most_samples
+            model.written_out(),
+            weights.params,
+            batch_sizes,
+            compiled,
+            most_samples,
+            store,
+            placement,
         )
         self._decoder = AnswerDecoder(description, self._programs, checkpoint)
 
@@ -97,6 +109,8 @@ class PolicyEngine:
         weights: str = "stored",
         compiled: Compiled | None = None,
         most_samples: int = 0,
+        store: ProgramStore | None = None,
+        placement: Placement | None = None,
     ) -> PolicyEngine:
         """Reads a checkpoint, a run's latest one, or `pretrained:NAME`; nothing else is needed.
 
@@ -107,24 +121,35 @@ class PolicyEngine:
           batch_sizes: of the compiled programs.
           which: `params`, or `ema` for their average.
           weights: how they are kept: one of `rt2_jax.inference.weights.FORMATS`.
-          compiled: as of the class.
-          most_samples: as of the class.
+          compiled: as the engine takes it.
+          most_samples: as the engine takes it.
+          store: as the engine takes it.
+          placement: of the weights, each part of which is read to its device; None: all on the
+            first one.
 
         Raises:
           FileNotFoundError: it is no checkpoint, or not a whole one.
-          TypeError, KeyError, ValueError: it is damaged, or of another version; or another format.
+          TypeError, KeyError, ValueError: it is damaged, or of another version; another format; or
+            its weights cannot be divided as the placement has it.
         """
         check_format(weights)
         path = find_checkpoint(checkpoint)
         description = RunDescription.from_checkpoint(path)
+        abstract = (
+            abstract_params(description)
+            if placement is None
+            else placement.abstract_params(description)
+        )
         ready = serving_weights(
             description.make_model(),
-            restore_merged(path, abstract_params(description), which),
+            restore_merged(path, abstract, which),
             description.inputs.batch_shapes(1),
             weights,
             consume=True,
         )
-        return cls(description, ready, batch_sizes, path.name, compiled, most_samples)
+        return cls(
+            description, ready, batch_sizes, path.name, compiled, most_samples, store, placement
+        )
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

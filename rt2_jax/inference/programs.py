@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,8 @@ import jax
 import numpy as np
 
 from rt2_jax.actions.sampling import Sampling
+from rt2_jax.inference.exported import ProgramStore
+from rt2_jax.inference.placement import Placement
 from rt2_jax.models.decoding import Decoded, Draw
 from rt2_jax.models.model import Params, TransformerModel
 
@@ -42,6 +45,8 @@ class DecodePrograms:
       compiled: where they are kept; those that are in it already are used.
       most_samples: programs that draw answers draw so many, and what nobody asked for is left out;
         0 compiles one for each number that is asked for.
+      store: of the programs of earlier starts; None to compile all of them.
+      placement: of the parameters on several devices; None for one.
 
     Attributes:
       compiled: as given.
@@ -57,6 +62,8 @@ class DecodePrograms:
         batch_sizes: Sequence[int],
         compiled: Compiled | None = None,
         most_samples: int = 0,
+        store: ProgramStore | None = None,
+        placement: Placement | None = None,
     ) -> None:
         sizes = tuple(sorted(set(batch_sizes)))
         if not sizes or any(type(size) is not int or size < 1 for size in sizes):
@@ -67,7 +74,9 @@ class DecodePrograms:
         self._params = params
         self._features = tuple(model.OBSERVED)
         self.compiled = compiled or Compiled(None)
-        self._generate = jax.jit(model.generate, static_argnums=2)
+        self._model = model
+        self._store = store
+        self._placement = placement
         self._whole = tuple(model.features)
         self._score = jax.jit(model.score_batch)
         self._most_samples = most_samples
@@ -142,10 +151,27 @@ class DecodePrograms:
             )
         ends = np.array(stop, np.int32) if len(stop) else None
         key = (len(batch["images"]), length, mask is not None, len(stop), drawn)
+        arguments = (batch, mask, np.int32(restart), ends, draw)
         programs = self.compiled.programs
         if key not in programs:
             # Compiled for these shapes only: a request can never set off a compilation that the
             # warm-up did not see.
-            arguments = (batch, length, mask, np.int32(restart), ends, draw)
-            programs[key] = self._generate.lower(self._params, *arguments).compile()
-        return programs[key](self._params, batch, mask, np.int32(restart), ends, draw)
+            programs[key] = self._compile(key, length, (self._params, *arguments))
+        return programs[key](self._params, *arguments)
+
+    def _compile(self, key: tuple[Any, ...], length: int, arguments: Any) -> Callable[..., Decoded]:
+        placement = self._placement
+
+        def generate(params: Any, batch: Any, *others: Any) -> tuple[jax.Array, ...]:
+            answer = tuple(self._model.generate(params, batch, length, *others))
+            if placement is None:
+                return answer
+            return jax.lax.with_sharding_constraint(answer, placement.whole)
+
+        if placement is not None:
+            arguments = placement.abstract(arguments)
+        with contextlib.nullcontext() if placement is None else placement.active():
+            if self._store is None:
+                return jax.jit(generate).lower(*arguments).compile()
+            identity = {"of": self.compiled.of, "decode": list(key)}
+            return self._store.program(generate, arguments, identity)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from rt2_jax.models.layer_stack import LAYER_AXIS, STACK, unstack_leaf
 from rt2_jax.models.layers import KERNEL, KERNEL_SCALE
 from rt2_jax.models.model import Params, TransformerModel
+from rt2_jax.training.adapters import first_numbers
 from rt2_jax.training.description import RunDescription
 
 FORMATS = ("stored", "bfloat16", "int8")
@@ -147,8 +147,8 @@ def weights_hash(params: Params) -> str:
     Not of all: of a large model that would take longer than to load it.
     """
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(_first_rows(leaf).reshape(-1)[:_HASHED], np.float32).tobytes())
+    for numbers in jax.tree.leaves(first_numbers(params, _HASHED, np.float32)):
+        digest.update(numbers.tobytes())
     return digest.hexdigest()
 
 
@@ -221,14 +221,3 @@ def _normal(key: jax.Array, shape: tuple[int, ...], deviation: float, dtype: Any
 @functools.partial(jax.jit, static_argnums=1)
 def _uniform_int8(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.bitcast_convert_type(jax.random.bits(key, shape, jnp.uint8), jnp.int8)
-
-
-def _first_rows(leaf: Any) -> Any:
-    """The least that holds the first numbers of an array in its order."""
-    while leaf.ndim > 1:
-        rows = math.ceil(_HASHED / max(math.prod(leaf.shape[1:]), 1))
-        leaf = leaf[:rows]
-        if rows > 1:
-            break
-        leaf = leaf[0]
-    return leaf

@@ -73,11 +73,8 @@ class PolicyApp:
         return PlainTextResponse("OK\n")
 
     async def _readyz(self, request: Request) -> Response:
-        if self.service.draining:
-            return PlainTextResponse("ending\n", status_code=503)
-        if self.service.silent:
-            return PlainTextResponse(f"{self.service.silent}\n", status_code=503)
-        return PlainTextResponse("OK\n")
+        missing = self.service.missing()
+        return PlainTextResponse(f"{missing or 'OK'}\n", status_code=503 if missing else 200)
 
     async def _metadata(self, request: Request) -> Response:
         return JSONResponse(self.service.tasks.metadata) if self._may(request) else _forbidden()

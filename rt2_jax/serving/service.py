@@ -105,6 +105,12 @@ class PolicyService:
                 raise ValueError(f"found {value}, expected 0 to {_LONGEST_WAIT_S:g} seconds")
             self._queue.max_wait_s = float(value)
 
+    def missing(self) -> str:
+        """Why the server isn't ready, in words; "" if it is."""
+        if self.draining:
+            return "ending"
+        return self.silent
+
     def start(self) -> None:
         """Begins to answer; called on the event loop."""
         self._queue = BatchingQueue(self.tasks.served, self.options, self.metrics)
@@ -113,6 +119,8 @@ class PolicyService:
         writes = self.schema.metadata.get("writes_text", True) and self.options.questions
         if answer is not None and writes:
             self.text = TextQueue(answer, self._queue)
+        if self.options.health is not None:
+            self.options.health.ready = self.missing
         if self.options.log is not None:
             self.options.log.start(self.metrics)
 

@@ -37,7 +37,15 @@ def policy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(policy):
     """Where `rt2 serve` answers."""
-    command = [sys.executable, "-m", "rt2_jax.cli.main", "serve", str(policy[1]), "--port=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "rt2_jax.cli.main",
+        "serve",
+        str(policy[1]),
+        "--port=0",
+        "--no-cache",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stdout:
