@@ -13,8 +13,20 @@ _of_actions, _, _shared = lazy_exports(
 _own, _, _names = lazy_exports(
     __name__,
     {
+        "chunks": ["ActionChunks"],
+        "episode": ["run_episode"],
+        "episode_summary": ["EpisodeSummary", "Robot"],
+        "errors": [
+            "DeadlineExceeded",
+            "PolicyServerError",
+            "RequestSuperseded",
+            "ServerBusy",
+            "StaleAnswer",
+            "UnsafeAction",
+        ],
         "rate": ["ControlRate"],
-        "remote": ["DeadlineExceeded", "PolicyServerError", "RemotePolicy"],
+        "remote": ["RemotePolicy"],
+        "remote_async": ["AsyncRemotePolicy"],
     },
 )
 __all__ = sorted(_shared + _names)

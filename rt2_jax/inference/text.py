@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from rt2_jax.actions.sampling import Sampling
+
 if TYPE_CHECKING:
     from rt2_jax.inference.engine import PolicyEngine
 
@@ -31,28 +33,32 @@ class Asked(Protocol):
         """0 for the likeliest answer."""
 
     @property
+    def top_k(self) -> int:
+        """Draws among the likeliest so many tokens; 0 for all."""
+
+    @property
     def num_samples(self) -> int:
         """How many answers."""
 
+    @property
+    def seed(self) -> int:
+        """Of what is drawn."""
+
 
 def answer_in_words(engine: PolicyEngine, questions: Sequence[Asked]) -> list[list[str]]:
-    """The likeliest answer to each question, `num_samples` times.
+    """`num_samples` answers to each question; the likeliest one where none are to be drawn.
 
     Raises:
-      ValueError: a temperature, a prompt that is too long, or a model that writes actions only.
+      ValueError: a prompt that is too long, or a model that writes actions only.
     """
     from rt2_jax.inference.engine import Question
 
-    for question in questions:
-        if question.temperature > 0:
-            raise ValueError(
-                f"temperature: found {question.temperature:g}, expected 0: text is decoded greedily"
-            )
-    texts = engine.answer([Question(each.prompt, each.picture) for each in questions])
-    tokenizer = engine.description.tokenizer
     answers = []
-    for text, each in zip(texts, questions, strict=True):
-        if each.max_tokens is not None:
-            text = tokenizer.decode(tokenizer.encode(text)[: each.max_tokens])
-        answers.append([text] * each.num_samples)
+    for asked in questions:
+        sampling = None
+        if asked.temperature > 0 or asked.num_samples > 1:
+            sampling = Sampling(asked.temperature, asked.top_k, asked.num_samples, asked.seed)
+        question = Question(asked.prompt, asked.picture)
+        written = engine.answers([question], sampling, asked.max_tokens)[0]
+        answers.append([each.text for each in written])
     return answers

@@ -16,6 +16,7 @@ from rt2_jax.serving.gate import ASKED, Gate, is_known
 from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.service import PolicyService
+from rt2_jax.serving.status.routes import status_routes
 from rt2_jax.serving.tasks import Policies
 from rt2_jax.serving.wires import openpi, vla_eval
 from rt2_jax.serving.wires.generate import Generate
@@ -55,6 +56,7 @@ class PolicyApp:
                 Route("/health", pages.health),
                 Route("/config", self._guarded(pages.config)),
                 WebSocketRoute("/vla-eval", self._vla_eval),
+                *status_routes(self.service, self._may),
                 WebSocketRoute("/{path:path}", self._openpi),
             ],
             middleware=[Middleware(Gate, self.keys, self.service.limits, self.service.metrics)],
@@ -71,11 +73,8 @@ class PolicyApp:
         return PlainTextResponse("OK\n")
 
     async def _readyz(self, request: Request) -> Response:
-        if self.service.draining:
-            return PlainTextResponse("ending\n", status_code=503)
-        if self.service.silent:
-            return PlainTextResponse(f"{self.service.silent}\n", status_code=503)
-        return PlainTextResponse("OK\n")
+        missing = self.service.missing()
+        return PlainTextResponse(f"{missing or 'OK'}\n", status_code=503 if missing else 200)
 
     async def _metadata(self, request: Request) -> Response:
         return JSONResponse(self.service.tasks.metadata) if self._may(request) else _forbidden()

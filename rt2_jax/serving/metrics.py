@@ -124,6 +124,10 @@ class Metrics:
             name = _OTHER
         self._keys.labels(name, outcome).inc()
 
+    def value(self, name: str) -> float:
+        """Of a number without labels, `rt2_connections` say; 0 if there is none such."""
+        return self._registry.get_sample_value(name) or 0.0
+
     def text(self) -> bytes:
         """Prometheus' text format."""
         return generate_latest(self._registry)

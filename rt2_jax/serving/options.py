@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rt2_jax.serving.action_checks import Safety
+from rt2_jax.serving.health import Health
 from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.limits import Limits
 
@@ -34,6 +35,8 @@ class ServerOptions:
         pays by the measured times, 0 for never.
       model_timeout_s: after which a silent model is given up and `/readyz` says so; None for never.
       safety: limits of actions beyond their space's bounds.
+      status: whether there is a status page.
+      health: what probes on a port of their own are told; see `health_port`.
     """
 
     largest_batch: int = 8
@@ -50,6 +53,8 @@ class ServerOptions:
     max_wait_s: float | None = None
     model_timeout_s: float | None = 60.0
     safety: Safety = Safety()
+    status: bool = True
+    health: Health | None = None
 
     def __post_init__(self) -> None:
         if self.max_queue is not None and self.max_queue < self.largest_batch:

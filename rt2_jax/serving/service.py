@@ -19,6 +19,7 @@ from rt2_jax.serving.options import ServerOptions
 from rt2_jax.serving.outcomes import outcome_of
 from rt2_jax.serving.pictures import PictureDecoder
 from rt2_jax.serving.requests import Pictures, Schema
+from rt2_jax.serving.status.live import LiveSessions
 from rt2_jax.serving.tasks import Policies, ServedTask, TaskTable
 from rt2_jax.serving.text import TextQuestion, TextQueue
 
@@ -42,6 +43,7 @@ class PolicyService:
       metrics: the counters.
       limits: of what clients may send.
       text: what answers in words; None where the policy does not.
+      live: the newest sessions, for the status page; None without one.
       draining: set when the server is to end: no new request is taken, and it is not ready.
     """
 
@@ -53,6 +55,7 @@ class PolicyService:
         self.limits = options.limits or self.tasks.limits
         self.text: TextQueue | None = None
         self._pictures = PictureDecoder(self.limits)
+        self.live = LiveSessions() if options.status else None
         self.draining = False
         self._queue: BatchingQueue | None = None
         self._connections = itertools.count(1)
@@ -102,6 +105,12 @@ class PolicyService:
                 raise ValueError(f"found {value}, expected 0 to {_LONGEST_WAIT_S:g} seconds")
             self._queue.max_wait_s = float(value)
 
+    def missing(self) -> str:
+        """Why the server isn't ready, in words; "" if it is."""
+        if self.draining:
+            return "ending"
+        return self.silent
+
     def start(self) -> None:
         """Begins to answer; called on the event loop."""
         self._queue = BatchingQueue(self.tasks.served, self.options, self.metrics)
@@ -110,6 +119,8 @@ class PolicyService:
         writes = self.schema.metadata.get("writes_text", True) and self.options.questions
         if answer is not None and writes:
             self.text = TextQueue(answer, self._queue)
+        if self.options.health is not None:
+            self.options.health.ready = self.missing
         if self.options.log is not None:
             self.options.log.start(self.metrics)
 
@@ -275,6 +286,8 @@ class PolicyService:
     def _note(self, exchange: Exchange) -> None:
         if self.options.log is not None:
             self.options.log.offer(exchange)
+        if self.live is not None:
+            self.live.note(exchange)
 
 
 def say_once(warnings: Iterable[str], told: set[str], connection: str) -> list[str]:

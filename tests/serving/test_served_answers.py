@@ -46,7 +46,7 @@ def policy(tmp_path_factory):
 def url(policy):
     """Where `rt2 serve` answers."""
     command = [sys.executable, "-m", "rt2_jax.cli.main", "serve", str(policy[1]), "--port=0"]
-    command += ["--batch-sizes=1", "--questions"]
+    command += ["--batch-sizes=1", "--questions", "--no-cache"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stdout:
