@@ -6,6 +6,8 @@ import argparse
 import pathlib
 import sys
 
+from rt2_jax.cli.serve_sharing import add_sharing_flags, sharing_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `rt2 serve`."""
@@ -17,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("checkpoint", help="checkpoint_<step>, a run's directory, pretrained:NAME")
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0: any free")
-    parser.add_argument("--task", help="whose prompt and actions; needed where robots differ")
+    parser.add_argument("--task", help="serves this robot task only (default: all of them)")
     parser.add_argument(
         "--batch-sizes",
         default="1,2,4,8",
@@ -36,11 +38,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="requests and answers are logged in a folder of their own there; see `rt2 data "
         "import-log` (default: nothing is logged)",
     )
+    add_sharing_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
-    from rt2_jax.inference import EnginePolicy, PolicyEngine
+    from rt2_jax.inference import PolicyEngine
+    from rt2_jax.inference.robots import robot_policies
     from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import check_address, serve
 
@@ -49,10 +53,17 @@ def run(args: argparse.Namespace) -> int | None:
         raise ValueError(f"{args.token_file} is empty; write a token into it")
     check_address(args.host, token, args.insecure)
     sizes = _sizes(args.batch_sizes)
+    sharing = sharing_options(args)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes, "ema" if args.ema else "params")
-    policy = EnginePolicy(engine, engine.robot_task(args.task))
+    policies = robot_policies(engine, args.task)
+    different = {id(policy): (name, policy) for name, policy in policies.items()}.values()
     log = None
     if args.log_dir is not None:
+        if len(different) > 1:
+            raise ValueError(
+                f"--log-dir: found the tasks {sorted(policies)}, but a log is of one: give a --task"
+            )
+        ((_, policy),) = different
         from rt2_jax.serving.request_logger import RequestLogger  # needs `array_record`
 
         log = RequestLogger(args.log_dir, policy.metadata)
@@ -60,16 +71,18 @@ def run(args: argparse.Namespace) -> int | None:
     engine.warm_up()
 
     def ready(url: str) -> None:
-        space = engine.action_tokens(policy.task).codec.space
-        fields = ", ".join(f"{field.name} [{field.unit}]" for field in space.fields)
-        print(f"serving {engine.checkpoint} of {policy.metadata['mixture']} at {url}")
-        print(
-            f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz: {fields}", flush=True
-        )
+        print(f"serving {engine.checkpoint} of {engine.description.manifest.mixture} at {url}")
+        for name, policy in different:
+            space = engine.action_tokens(policy.task).codec.space
+            fields = ", ".join(f"{field.name} [{field.unit}]" for field in space.fields)
+            task = f"task {name}: " if len(different) > 1 else ""
+            robot = f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz"
+            print(f"{task}{robot}: {fields}", flush=True)
         if log is not None:
             print(f"logging to {log.folder}", flush=True)
 
-    serve(policy, args.host, args.port, ServerOptions(max(sizes), token, log), ready)
+    options = ServerOptions(max(sizes), token, log, **sharing)
+    serve(policies, args.host, args.port, options, ready)
     if log is not None:
         print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
     return 0

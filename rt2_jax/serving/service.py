@@ -16,7 +16,6 @@ from rt2_jax.serving.outcomes import outcome_of
 from rt2_jax.serving.tasks import Policies, ServedTask, TaskTable
 
 _LOG = logging.getLogger("rt2_jax.serving")
-_MOST_TOLD = 100  # warnings to a connection; their words may be the client's
 
 
 class PolicyService:
@@ -182,7 +181,7 @@ class PolicyService:
 
 def say_once(warnings: Iterable[str], told: set[str], connection: str) -> list[str]:
     """Those that were not told to a connection before; now they are, and they are logged."""
-    fresh = [each for each in warnings if each not in told and len(told) < _MOST_TOLD]
+    fresh = [each for each in warnings if each not in told]
     for warning in fresh:
         told.add(warning)
         _LOG.warning("%s: %s", connection, warning)
