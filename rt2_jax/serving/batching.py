@@ -313,7 +313,9 @@ class BatchingQueue:
         budget = 1000 * (each.request.budget_s or 0)
         begun = each in self._running
         needs = 1000 * each.task.times.expected(1)
-        what = f"waited {waited:.0f} ms" + (f", and an answer takes {needs:.0f} ms" if needs else "")
+        what = f"waited {waited:.0f} ms" + (
+            f", and an answer takes {needs:.0f} ms" if needs else ""
+        )
         if begun:
             what = f"the model is at it, not ready after {waited:.0f} ms"
         self._metrics.missed("answering" if begun else "waiting")
@@ -323,9 +325,7 @@ class BatchingQueue:
 
 
 def _superseded(older: Waiting, newer: Waiting) -> SupersededError:
-    text = (
-        f"request {newer.request.seq} of session {newer.session!r} came before this was begun"
-    )
+    text = f"request {newer.request.seq} of session {newer.session!r} came before this was begun"
     if newer.connection != older.connection:
         text += f", over {newer.connection}; two robots need two names of sessions"
     return SupersededError(text)

@@ -49,8 +49,9 @@ _OPENPI_STATE = "observation/state"
 class BatchPolicy(Protocol):
     """What the server serves."""
 
-    metadata: Mapping[str, Any]
-    """Plain JSON with `action_space`, `views`, `camera_size` and the hashes."""
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Plain JSON with `action_space`, `views`, `camera_size` and the hashes."""
 
     def reset(self, session: str | None = None) -> None:
         """Forgets a session."""
