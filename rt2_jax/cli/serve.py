@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rt2_jax.cli.host_flags import add_host_flags, hosts_of
+from rt2_jax.cli.serve_sharing import add_sharing_flags, sharing_options
 from rt2_jax.training.exits import RETRYABLE
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("checkpoint", help="checkpoint_<step>, a run's directory, pretrained:NAME")
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0: any free")
-    parser.add_argument("--task", help="whose prompt and actions; needed where robots differ")
+    parser.add_argument("--task", help="serves this robot task only (default: all of them)")
     parser.add_argument(
         "--batch-sizes",
         default="1,2,4,8",
@@ -87,6 +88,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--no-status", action="store_true", help="no page that shows what robots ask and get"
     )
+    add_sharing_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -148,11 +150,13 @@ def _serve(
     import jax
 
     from rt2_jax.inference.placement import Placement, read_mesh
-    from rt2_jax.inference.starting import start_policy
+    from rt2_jax.inference.starting import start_policies
     from rt2_jax.serving.lockstep import LeadingPolicy, follow
     from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import serve
     from rt2_jax.training.goodput import process_start
+
+    sharing = sharing_options(args)
 
     def say(line: str) -> None:
         health.doing = line
@@ -161,7 +165,7 @@ def _serve(
     placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
     store = _store(args, placement)
     which = "ema" if args.ema else "params"
-    policy, start = start_policy(
+    policies, start = start_policies(
         args.checkpoint,
         sizes,
         which,
@@ -171,24 +175,30 @@ def _serve(
         questions=args.questions or None,
         say=say,
     )
+    different = {id(policy): (name, policy) for name, policy in policies.items()}.values()
+    ((_, first), *others) = different
+    if others and (jax.process_count() > 1 or args.log_dir is not None):
+        what = "a log is of one" if args.log_dir is not None else "several hosts serve one"
+        raise ValueError(f"found the tasks {sorted(policies)}, and {what}: give a --task")
     if jax.process_index() > 0:
         say("this host follows the first one, which has the port")
-        return follow(policy)
-    served = LeadingPolicy(policy) if jax.process_count() > 1 else policy
-    engine = policy.engine
+        return follow(first)
+    served = LeadingPolicy(first) if jax.process_count() > 1 else policies
+    engine = first.engine
     log = None
     if args.log_dir is not None:
         from rt2_jax.serving.request_logger import RequestLogger  # needs `array_record`
 
-        log = RequestLogger(args.log_dir, policy.metadata)
+        log = RequestLogger(args.log_dir, first.metadata)
 
     def ready(url: str) -> None:
-        space = engine.action_tokens(policy.task).codec.space
-        fields = ", ".join(f"{field.name} [{field.unit}]" for field in space.fields)
-        print(f"serving {engine.checkpoint} of {policy.metadata['mixture']} at {url}")
-        print(
-            f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz: {fields}", flush=True
-        )
+        print(f"serving {engine.checkpoint} of {engine.description.manifest.mixture} at {url}")
+        for name, policy in different:
+            space = engine.action_tokens(policy.task).codec.space
+            fields = ", ".join(f"{field.name} [{field.unit}]" for field in space.fields)
+            task = f"task {name}: " if len(different) > 1 else ""
+            robot = f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz"
+            print(f"{task}{robot}: {fields}", flush=True)
         if options.status:
             print(f"status page: {url.replace('ws', 'http', 1)}/", flush=True)
         if log is not None:
@@ -204,6 +214,7 @@ def _serve(
         questions=args.questions,
         status=not args.no_status,
         health=health,
+        **sharing,
     )
     try:
         serve(served, args.host, args.port, options, ready)

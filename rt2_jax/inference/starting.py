@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rt2_jax.inference.engine import EnginePolicy, PolicyEngine
 from rt2_jax.inference.exported import ProgramStore
 from rt2_jax.inference.placement import Placement
+from rt2_jax.inference.robots import robot_policies
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Start:
         )
 
 
-def start_policy(
+def start_policies(
     checkpoint: str | pathlib.Path,
     batch_sizes: Sequence[int],
     which: str = "params",
@@ -50,14 +51,14 @@ def start_policy(
     placement: Placement | None = None,
     questions: bool | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[EnginePolicy, Start]:
-    """A checkpoint as a policy whose programs are all compiled and have run once.
+) -> tuple[dict[str, EnginePolicy], Start]:
+    """A checkpoint's robots as policies, by task, whose programs are all compiled and have run once.
 
     Args:
       checkpoint: a checkpoint, a run's folder for its latest, or `pretrained:NAME`.
       batch_sizes: of the programs.
       which: `params`, or `ema` for their average.
-      task: whose prompt and actions; needed where the checkpoint's robots differ.
+      task: the only one that is meant; None for all.
       store: of programs that earlier starts have compiled.
       placement: on several devices.
       questions: whether to compile for questions, too; see `PolicyEngine.warm_up`.
@@ -74,7 +75,7 @@ def start_policy(
         engine = PolicyEngine.from_checkpoint(
             checkpoint, batch_sizes, which, store=store, placement=placement
         )
-        policy = EnginePolicy(engine, engine.robot_task(task))
+        policies = robot_policies(engine, task)
         read = time.perf_counter()
         sizes = ",".join(map(str, engine.batch_sizes))
         say(f"compiling {engine.checkpoint} for batches of {sizes}")
@@ -82,4 +83,4 @@ def start_policy(
         if store is not None:
             store.keep_rest()
         loaded = None if store is None else store.loaded
-        return policy, Start(read - begin, time.perf_counter() - read, loaded)
+        return policies, Start(read - begin, time.perf_counter() - read, loaded)
