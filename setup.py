@@ -87,8 +87,11 @@ setup(
             "py.typed",
             "**/*.css",
             "**/*.gin",
+            "**/*.html",
+            "**/*.js",
             "**/*.json",
             "**/*.model",
+            "**/*.svg",
             "**/*.toml",
             "**/*.txt",
         ]

@@ -87,6 +87,10 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
+class PolicyFault(ValueError):
+    """The policy is at fault, not the observation that it was asked about."""
+
+
 @runtime_checkable
 class Policy(Protocol):
     """Anything that chooses actions: the model, a remote client, a scripted expert."""

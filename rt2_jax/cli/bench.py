@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from rt2_jax.cli.bench_serve import add_serve
 from rt2_jax.cli.json_file import check_writable, write_json
 
 
@@ -41,6 +42,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     save.add_argument("--json", metavar="F", help="writes the results there, too")
     save.set_defaults(do=_save)
+    add_serve(verbs)
+    start = verbs.add_parser(
+        "start",
+        help="from a server's start until it is ready, cold and warm",
+        description="Starts `rt2 serve` again and again: without a cache, with an empty one, and "
+        "with one that an earlier start has filled, in turn.",
+    )
+    start.add_argument("checkpoint", help="checkpoint_<step>, a run's directory, pretrained:NAME")
+    start.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    start.add_argument(
+        "--batch-sizes", default="1,2,4,8", help="of the server (default: %(default)s)"
+    )
+    start.add_argument("--json", metavar="F", help="writes the results there, too")
+    start.set_defaults(do=_start)
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -62,6 +77,15 @@ def _save(args: argparse.Namespace) -> None:
 
     check_writable(args.json)
     found = measure(Settings(args.rounds, args.steps, args.megabytes), _report)
+    print(table(found))
+    write_json(args.json, found)
+
+
+def _start(args: argparse.Namespace) -> None:
+    from rt2_jax.benchmarks.start import Settings, measure, table
+
+    check_writable(args.json)
+    found = measure(Settings(args.checkpoint, args.rounds, args.batch_sizes), _report)
     print(table(found))
     write_json(args.json, found)
 

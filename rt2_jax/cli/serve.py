@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rt2_jax.cli.host_flags import add_host_flags, hosts_of
+from rt2_jax.training.exits import RETRYABLE
+
+if TYPE_CHECKING:
+    from rt2_jax.inference.exported import ProgramStore
+    from rt2_jax.inference.placement import Placement
+    from rt2_jax.serving.health import Health
+    from rt2_jax.training.hosts import Hosts
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `rt2 serve`."""
     parser = subparsers.add_parser(
         "serve",
-        description="Serves a checkpoint over openpi's websocket wire. It is compiled before the "
-        "port opens; the checkpoint directory is all that is needed.",
+        description="Serves a checkpoint over openpi's, vla-eval's and OpenVLA's wires. It is "
+        "compiled before the port opens; the checkpoint directory is all that is needed.",
+        epilog="Exit status of several hosts: 0: ended by SIGTERM of the first one; 75: a host was "
+        "lost, start all of them again; 2: bad input.",
     )
     parser.add_argument("checkpoint", help="checkpoint_<step>, a run's directory, pretrained:NAME")
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
@@ -26,6 +41,39 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
     )
+    parser.add_argument(
+        "--questions",
+        action="store_true",
+        help="also answers questions in words, at POST /v1/generate, and compiles for them",
+    )
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="NAME=VIEW",
+        help="a client's name of a camera that is the policy's view; may be given several times",
+    )
+    parser.add_argument(
+        "--mesh",
+        help="several devices, such as tensor=4: each holds a part of the weights (default: one "
+        "device holds all)",
+    )
+    add_host_flags(parser, detect=False)
+    parser.add_argument(
+        "--cache-dir",
+        help="where compiled programs are kept for the next start (default: rt2_jax/programs in "
+        "the user's cache folder); whoever may write there can run code in the server",
+    )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="keeps no programs, and compiles all of them"
+    )
+    parser.add_argument(
+        "--health-port",
+        type=int,
+        help="/healthz and /readyz for probes on a port of their own, from the first second of the "
+        "start on, over plain HTTP and without a token (default: only on the server's port, which "
+        "opens when it is ready)",
+    )
     parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
     parser.add_argument(
         "--insecure", action="store_true", help="no token although other machines can connect"
@@ -36,28 +84,103 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="requests and answers are logged in a folder of their own there; see `rt2 data "
         "import-log` (default: nothing is logged)",
     )
+    parser.add_argument(
+        "--no-status", action="store_true", help="no page that shows what robots ask and get"
+    )
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
-    from rt2_jax.inference import EnginePolicy, PolicyEngine
-    from rt2_jax.serving.options import ServerOptions
-    from rt2_jax.serving.server import check_address, serve
+    from rt2_jax.serving.server import check_address
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
     if token == "":
         raise ValueError(f"{args.token_file} is empty; write a token into it")
     check_address(args.host, token, args.insecure)
     sizes = _sizes(args.batch_sizes)
-    engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes, "ema" if args.ema else "params")
-    policy = EnginePolicy(engine, engine.robot_task(args.task))
+    if args.cache_dir is not None and args.no_cache:
+        raise ValueError("--cache-dir and --no-cache exclude each other")
+    hosts = hosts_of(args)
+    if not hosts.may_be_many:
+        return _probed(args, sizes, token)
+    if args.mesh is None:
+        raise ValueError("several hosts: say how they divide the weights, as --mesh tensor=8")
+    from rt2_jax.cli.main import answered
+    from rt2_jax.training.guard import guarded
+
+    def program() -> int:
+        return _together(hosts, lambda: _probed(args, sizes, token))
+
+    return guarded(lambda: answered("serve", program), "rt2 serve")
+
+
+def _together(hosts: Hosts, program: Callable[[], int]) -> int:
+    """Does it on all hosts as one; the exit status."""
+    from rt2_jax.training.distributed import leave_together, lost_peer, start
+
+    try:
+        print(f"rt2 serve: {start(hosts)}", file=sys.stderr, flush=True)
+        status = program()
+    except Exception as error:
+        lost = lost_peer(error)
+        if lost is None:
+            raise
+        print(f"rt2 serve: error: {lost}; start all of them again", file=sys.stderr)
+        return RETRYABLE
+    leave_together()
+    return status
+
+
+def _probed(args: argparse.Namespace, sizes: tuple[int, ...], token: str | None) -> int:
+    from rt2_jax.serving.health import Health, health_port
+
+    health = Health()
+    with contextlib.ExitStack() as stack:
+        if args.health_port is not None:
+            port = stack.enter_context(health_port(args.host, args.health_port, health))
+            print(f"probes: http://{args.host}:{port}/readyz", file=sys.stderr, flush=True)
+        return _serve(args, sizes, token, health)
+
+
+def _serve(
+    args: argparse.Namespace, sizes: tuple[int, ...], token: str | None, health: Health
+) -> int:
+    import jax
+
+    from rt2_jax.inference.placement import Placement, read_mesh
+    from rt2_jax.inference.starting import start_policy
+    from rt2_jax.serving.lockstep import LeadingPolicy, follow
+    from rt2_jax.serving.options import ServerOptions
+    from rt2_jax.serving.server import serve
+    from rt2_jax.training.goodput import process_start
+
+    def say(line: str) -> None:
+        health.doing = line
+        print(line, file=sys.stderr, flush=True)
+
+    placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
+    store = _store(args, placement)
+    which = "ema" if args.ema else "params"
+    policy, start = start_policy(
+        args.checkpoint,
+        sizes,
+        which,
+        args.task,
+        store=store,
+        placement=placement,
+        questions=args.questions or None,
+        say=say,
+    )
+    if jax.process_index() > 0:
+        say("this host follows the first one, which has the port")
+        return follow(policy)
+    served = LeadingPolicy(policy) if jax.process_count() > 1 else policy
+    engine = policy.engine
     log = None
     if args.log_dir is not None:
         from rt2_jax.serving.request_logger import RequestLogger  # needs `array_record`
 
         log = RequestLogger(args.log_dir, policy.metadata)
-    print(f"compiling {engine.checkpoint} for batches of {args.batch_sizes}", file=sys.stderr)
-    engine.warm_up()
 
     def ready(url: str) -> None:
         space = engine.action_tokens(policy.task).codec.space
@@ -66,13 +189,54 @@ def run(args: argparse.Namespace) -> int | None:
         print(
             f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz: {fields}", flush=True
         )
+        if options.status:
+            print(f"status page: {url.replace('ws', 'http', 1)}/", flush=True)
         if log is not None:
             print(f"logging to {log.folder}", flush=True)
+        health.doing = ""
+        print(start.text(time.time() - process_start()), flush=True)
 
-    serve(policy, args.host, args.port, ServerOptions(max(sizes), token, log), ready)
+    options = ServerOptions(
+        max(sizes),
+        token,
+        log,
+        cameras=_cameras(args.camera),
+        questions=args.questions,
+        status=not args.no_status,
+        health=health,
+    )
+    try:
+        serve(served, args.host, args.port, options, ready)
+    finally:
+        if isinstance(served, LeadingPolicy):
+            served.end()
     if log is not None:
         print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
     return 0
+
+
+def _cameras(words: list[str]) -> dict[str, str]:
+    cameras = {}
+    for word in words:
+        name, equals, view = word.partition("=")
+        if not (name and equals and view):
+            raise ValueError(
+                f"--camera: found {word!r}, expected NAME=VIEW such as agentview=front"
+            )
+        cameras[name] = view
+    return cameras
+
+
+def _store(args: argparse.Namespace, placement: Placement | None) -> ProgramStore | None:
+    import jax
+
+    from rt2_jax.inference.exported import ProgramStore, default_folder
+
+    # Of several processes JAX writes the cache of the first one alone.
+    if args.no_cache or jax.process_count() > 1:
+        return None
+    devices = None if placement is None else placement.devices
+    return ProgramStore(args.cache_dir or default_folder(), devices)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from rt2_jax.client.frame_limits import check_frame
+
 PROTOCOL_VERSION = 1
 """Raised by one when a client of an earlier version could no longer understand the server."""
 
 DEADLINE = "DEADLINE"
 """First word of a text frame that answers a request whose time was over."""
+
+
+_MOST_SIDES = 32
 
 
 def pack(data: Any) -> bytes:
@@ -33,6 +38,7 @@ def unpack(frame: bytes) -> Any:
     import msgpack
 
     try:
+        check_frame(frame)
         return msgpack.unpackb(frame, object_hook=_decode, strict_map_key=False)
     except (TypeError, _BadArray):
         raise
@@ -66,11 +72,16 @@ def _decode(value: Any) -> Any:
     if b"__ndarray__" in value:
         dtype = np.dtype(value[b"dtype"])
         _check_kind(dtype)
-        shape, data = tuple(value[b"shape"]), value[b"data"]
+        shape, data = value[b"shape"], value[b"data"]
+        if not isinstance(data, bytes) or not _is_shape(shape):
+            raise _BadArray(
+                f"an array whose shape is {str(shape)[:80]} and whose data is "
+                f"{type(data).__name__}, expected at most {_MOST_SIDES} sides and bytes"
+            )
         size = dtype.itemsize
         for side in shape:
             size *= side
-        if any(type(side) is not int or side < 0 for side in shape) or size != len(data):
+        if size != len(data):
             raise _BadArray(
                 f"an array of {dtype} and shape {list(shape)} with {len(data)} bytes, expected "
                 f"{size}: send C-ordered bytes and the array's own shape"
@@ -81,6 +92,14 @@ def _decode(value: Any) -> Any:
         _check_kind(dtype)
         return dtype.type(value[b"data"])
     return value
+
+
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, list)
+        and len(shape) <= _MOST_SIDES
+        and all(type(side) is int and 0 <= side < 2**31 for side in shape)
+    )
 
 
 def _check_kind(dtype: np.dtype) -> None:

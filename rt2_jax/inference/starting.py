@@ -1,0 +1,85 @@
+"""A policy made ready to answer, and what its start took."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rt2_jax.inference.engine import EnginePolicy, PolicyEngine
+from rt2_jax.inference.exported import ProgramStore
+from rt2_jax.inference.placement import Placement
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a start took.
+
+    Attributes:
+      weights_s: seconds for reading the checkpoint.
+      programs_s: seconds for reading or compiling programs, and one run of each.
+      loaded: programs that an earlier start had compiled; None without a `ProgramStore`.
+    """
+
+    weights_s: float
+    programs_s: float
+    loaded: int | None
+
+    def text(self, seconds: float) -> str:
+        """One line for people.
+
+        Args:
+          seconds: since the process began.
+        """
+        cache = "not kept" if self.loaded is None else f"{self.loaded} from the cache"
+        return (
+            f"ready in {seconds:.1f} s: {self.weights_s:.1f} s weights, "
+            f"{self.programs_s:.1f} s programs ({cache})"
+        )
+
+
+def start_policy(
+    checkpoint: str | pathlib.Path,
+    batch_sizes: Sequence[int],
+    which: str = "params",
+    task: str | None = None,
+    *,
+    store: ProgramStore | None = None,
+    placement: Placement | None = None,
+    questions: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[EnginePolicy, Start]:
+    """A checkpoint as a policy whose programs are all compiled and have run once.
+
+    Args:
+      checkpoint: a checkpoint, a run's folder for its latest, or `pretrained:NAME`.
+      batch_sizes: of the programs.
+      which: `params`, or `ema` for their average.
+      task: whose prompt and actions; needed where the checkpoint's robots differ.
+      store: of programs that earlier starts have compiled.
+      placement: on several devices.
+      questions: whether to compile for questions, too; see `PolicyEngine.warm_up`.
+      say: called with what is done now, in words.
+
+    Raises:
+      FileNotFoundError, KeyError, TypeError, ValueError: as `PolicyEngine.from_checkpoint`,
+        `robot_task` and `warm_up`.
+    """
+    keeping = contextlib.nullcontext() if store is None else store.active(f"{checkpoint} {which}")
+    with keeping:
+        say("reading weights")
+        begin = time.perf_counter()
+        engine = PolicyEngine.from_checkpoint(
+            checkpoint, batch_sizes, which, store=store, placement=placement
+        )
+        policy = EnginePolicy(engine, engine.robot_task(task))
+        read = time.perf_counter()
+        sizes = ",".join(map(str, engine.batch_sizes))
+        say(f"compiling {engine.checkpoint} for batches of {sizes}")
+        engine.warm_up(questions=questions)
+        if store is not None:
+            store.keep_rest()
+        loaded = None if store is None else store.loaded
+        return policy, Start(read - begin, time.perf_counter() - read, loaded)
