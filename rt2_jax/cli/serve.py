@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rt2_jax.cli.host_flags import add_host_flags, hosts_of
-from rt2_jax.training.exits import RETRYABLE
+from rt2_jax.training.exits import DONE, RETRYABLE
 
 if TYPE_CHECKING:
     from rt2_jax.inference.exported import ProgramStore
@@ -112,7 +112,8 @@ def _together(hosts: Hosts, program: Callable[[], int]) -> int:
             raise
         print(f"rt2 serve: error: {lost}; start all of them again", file=sys.stderr)
         return RETRYABLE
-    leave_together()
+    if status == DONE:  # else the others shall notice
+        leave_together()
     return status
 
 
@@ -132,22 +133,33 @@ def _serve(
 ) -> int:
     import jax
 
+    from rt2_jax.actions.identity import content_hash
     from rt2_jax.inference.placement import Placement, read_mesh
     from rt2_jax.inference.starting import start_policy
     from rt2_jax.serving.lockstep import LeadingPolicy, follow
     from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import serve
+    from rt2_jax.training.agreement import check_agreement
+    from rt2_jax.training.checkpoints import find_checkpoint, read_description
     from rt2_jax.training.goodput import process_start
 
     def say(line: str) -> None:
         health.doing = line
         print(line, file=sys.stderr, flush=True)
 
+    flags = ("batch_sizes", "mesh", "task", "ema")
+    checkpoint = find_checkpoint(args.checkpoint)
+    check_agreement(
+        {
+            "checkpoint": f"{checkpoint.name} {content_hash(read_description(checkpoint))}",
+            **{f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in flags},
+        }
+    )
     placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
     store = _store(args, placement)
     which = "ema" if args.ema else "params"
     policy, start = start_policy(
-        args.checkpoint, sizes, which, args.task, store=store, placement=placement, say=say
+        checkpoint, sizes, which, args.task, store=store, placement=placement, say=say
     )
     if jax.process_index() > 0:
         say("this host follows the first one, which has the port")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ def start_policy(
       FileNotFoundError, KeyError, TypeError, ValueError: as `PolicyEngine.from_checkpoint`,
         `robot_task` and `warm_up`.
     """
-    keeping = contextlib.nullcontext() if store is None else store.active(f"{checkpoint} {which}")
-    with keeping:
+    run = re.sub(r"/checkpoint_\d+/?$", "", str(checkpoint))  # whose checkpoints are alike
+    with contextlib.nullcontext() if store is None else store.active(run):
         say("reading weights")
         begin = time.perf_counter()
         engine = PolicyEngine.from_checkpoint(
