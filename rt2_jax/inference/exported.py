@@ -184,8 +184,6 @@ class ProgramStore:
 
 def _export(function: Callable[..., Any], leaves: Sequence[Any]) -> dict[str, bytes]:
     """A function as `jax.export` writes it; nothing where it cannot be written."""
-    # Programs are only read by the version that wrote them, so no custom call is refused for not
-    # being stable.
     try:
         return {_EXPORTED: bytes(jax.export.export(jax.jit(function))(*leaves).serialize())}
     except Exception as error:  # a custom call, a type, a missing package: no error in common
