@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rt2_jax.cli.host_flags import add_host_flags, hosts_of
 from rt2_jax.cli.serve_sharing import add_sharing_flags, sharing_options
-from rt2_jax.training.exits import RETRYABLE
+from rt2_jax.training.exits import DONE, RETRYABLE
 
 if TYPE_CHECKING:
     from rt2_jax.inference.exported import ProgramStore
@@ -129,7 +129,8 @@ def _together(hosts: Hosts, program: Callable[[], int]) -> int:
             raise
         print(f"rt2 serve: error: {lost}; start all of them again", file=sys.stderr)
         return RETRYABLE
-    leave_together()
+    if status == DONE:  # else the others shall notice
+        leave_together()
     return status
 
 
@@ -149,11 +150,14 @@ def _serve(
 ) -> int:
     import jax
 
+    from rt2_jax.actions.identity import content_hash
     from rt2_jax.inference.placement import Placement, read_mesh
     from rt2_jax.inference.starting import start_policies
     from rt2_jax.serving.lockstep import LeadingPolicy, follow
     from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import serve
+    from rt2_jax.training.agreement import check_agreement
+    from rt2_jax.training.checkpoints import find_checkpoint, read_description
     from rt2_jax.training.goodput import process_start
 
     sharing = sharing_options(args)
@@ -162,11 +166,19 @@ def _serve(
         health.doing = line
         print(line, file=sys.stderr, flush=True)
 
+    flags = ("batch_sizes", "mesh", "task", "ema")
+    checkpoint = find_checkpoint(args.checkpoint)
+    check_agreement(
+        {
+            "checkpoint": f"{checkpoint.name} {content_hash(read_description(checkpoint))}",
+            **{f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in flags},
+        }
+    )
     placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
     store = _store(args, placement)
     which = "ema" if args.ema else "params"
     policies, start = start_policies(
-        args.checkpoint,
+        checkpoint,
         sizes,
         which,
         args.task,

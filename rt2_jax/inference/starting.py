@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def start_policies(
     questions: bool | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, EnginePolicy], Start]:
-    """A checkpoint's robots as policies, by task, whose programs are all compiled and have run once.
+    """A checkpoint's robots as policies, by task; all programs are compiled and have run once.
 
     Args:
       checkpoint: a checkpoint, a run's folder for its latest, or `pretrained:NAME`.
@@ -68,8 +69,8 @@ def start_policies(
       FileNotFoundError, KeyError, TypeError, ValueError: as `PolicyEngine.from_checkpoint`,
         `robot_task` and `warm_up`.
     """
-    keeping = contextlib.nullcontext() if store is None else store.active(f"{checkpoint} {which}")
-    with keeping:
+    run = re.sub(r"/checkpoint_\d+/?$", "", str(checkpoint))  # whose checkpoints are alike
+    with contextlib.nullcontext() if store is None else store.active(run):
         say("reading weights")
         begin = time.perf_counter()
         engine = PolicyEngine.from_checkpoint(
