@@ -26,7 +26,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
     )
-    parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
+    parser.add_argument(
+        "--token-file",
+        type=pathlib.Path,
+        help="clients must show one of its tokens: `name token [requests per second]` a line, or a "
+        "token and nothing else; it is read again when it changes, and on SIGHUP",
+    )
+    parser.add_argument("--tls-cert", type=pathlib.Path, help="PEM: clients connect to wss://")
+    parser.add_argument("--tls-key", type=pathlib.Path, help="PEM, without a passphrase")
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="of size or time, such as pixels=8000000 or request_s=60; docs/security.md names them",
+    )
+    parser.add_argument(
+        "--debug-errors",
+        action="store_true",
+        help="clients are told the traceback of a policy that failed, and paths of this machine",
+    )
     parser.add_argument(
         "--insecure", action="store_true", help="no token although other machines can connect"
     )
@@ -41,13 +60,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
     from rt2_jax.inference import EnginePolicy, PolicyEngine
+    from rt2_jax.serving.keys import Keys
+    from rt2_jax.serving.limits import Limits
     from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import check_address, serve
+    from rt2_jax.serving.tls import Certificate
 
-    token = None if args.token_file is None else args.token_file.read_text().strip()
-    if token == "":
-        raise ValueError(f"{args.token_file} is empty; write a token into it")
-    check_address(args.host, token, args.insecure)
+    keys = None if args.token_file is None else Keys.read(args.token_file)
+    check_address(args.host, keys, args.insecure)
+    if args.tls_key is not None and args.tls_cert is None:
+        raise ValueError("--tls-key is given, but no --tls-cert")
+    if args.tls_cert is not None:
+        Certificate(args.tls_cert, args.tls_key)
+    changes = _limits(args.limit)
     sizes = _sizes(args.batch_sizes)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes, "ema" if args.ema else "params")
     policy = EnginePolicy(engine, engine.robot_task(args.task))
@@ -69,7 +94,16 @@ def run(args: argparse.Namespace) -> int | None:
         if log is not None:
             print(f"logging to {log.folder}", flush=True)
 
-    serve(policy, args.host, args.port, ServerOptions(max(sizes), token, log), ready)
+    options = ServerOptions(
+        max(sizes),
+        log=log,
+        keys=keys,
+        limits=Limits.of_policy(policy.metadata, **changes),
+        tls_cert=args.tls_cert,
+        tls_key=args.tls_key,
+        debug_errors=args.debug_errors,
+    )
+    serve(policy, args.host, args.port, options, ready)
     if log is not None:
         print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
     return 0
@@ -83,3 +117,22 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not sizes or sizes[0] < 1:
         raise ValueError(f"--batch-sizes: found {text!r}, expected numbers from 1 such as 1,2,4,8")
     return sizes
+
+
+def _limits(words: list[str]) -> dict[str, float]:
+    import dataclasses
+
+    from rt2_jax.serving.limits import Limits
+
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Limits)}
+    changes = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        try:
+            changes[name] = kinds[name](number)
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"--limit: found {word!r}, expected NAME=NUMBER with a name of {', '.join(kinds)}"
+            ) from None
+    Limits(**changes)  # type: ignore[arg-type]
+    return changes
