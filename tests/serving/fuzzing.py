@@ -4,6 +4,7 @@ A wire is added by one line in `SAMPLES`.
 """
 
 import collections
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -105,7 +106,6 @@ SAMPLES = [
     Sample("http", "/act", _json_dump(_ACT), json.loads, _json_dump),
     Sample("http", "/act", _json_dump({"encoded": json.dumps(_ACT)}), json.loads, _json_dump),
     Sample("http", "/v1/generate", _json_dump({"prompt": "what?"}), json.loads, _json_dump),
-    Sample("http", "/healthz", b"", json.loads, _json_dump),
 ]
 
 _HOSTILE = [
@@ -211,16 +211,17 @@ class Attack:
         self._url, self._address = url, (host, int(port))
         self._rng = random.Random(seed)
         self._sockets = {}
+        self._opened = contextlib.ExitStack()
         self._http = None
         self.counts = collections.Counter()
         self.faults = []
         self._samples = [each for each in SAMPLES if each.wire == "websocket" or self._has(each)]
 
     def _has(self, sample):
-        """Whether the server has this route at all."""
+        """Whether the server has this route."""
         connection = http.client.HTTPConnection(*self._address, timeout=10)
         connection.request("POST", sample.path, sample.body)
-        return connection.getresponse().status != 404
+        return connection.getresponse().status not in (404, 405)
 
     def send(self, count):
         """Sends so many."""
@@ -228,19 +229,19 @@ class Attack:
             sample = self._rng.choice(self._samples)
             body = mutate(sample, self._rng)
             if self._rng.random() < 0.05:
-                self._send_raw(sample, body)
+                self._send_raw(self._rng.choice(SAMPLES), body)
             elif sample.wire == "websocket":
                 self._send_frame(sample, body)
             else:
                 self._post(sample, body)
 
     def close(self):
-        for connection in self._sockets.values():
-            connection.close()
+        self._opened.close()
 
     def _send_frame(self, sample, body):
         if sample.path not in self._sockets:
-            socket = connect(self._url + sample.path, compression=None, max_size=None)
+            opened = connect(self._url + sample.path, compression=None, max_size=None)
+            socket = self._opened.enter_context(opened)
             socket.recv(timeout=10)
             self._sockets[sample.path] = socket
         socket = self._sockets[sample.path]
