@@ -40,7 +40,7 @@ EXTRAS = {
     ],
     "serve": [
         "starlette>=0.46",
-        "uvicorn>=0.34",
+        "uvicorn>=0.54",
         "websockets>=14",
         "msgpack>=1.1",
         "prometheus-client>=0.21",

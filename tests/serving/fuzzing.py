@@ -184,7 +184,9 @@ def _with_change(tree, path, rng):
         del tree[key]
     elif kind == 1 and isinstance(tree, dict):
         value = tree.pop(key)
-        tree[rng.choice([1, None, b"x", "", "x" * 300, str(key) + "_", "observation/front"])] = value
+        tree[rng.choice([1, None, b"x", "", "x" * 300, str(key) + "_", "observation/front"])] = (
+            value
+        )
     elif kind == 2:
         depth = rng.choice((1, 3, 40, 900))
         for _ in range(depth):

@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 from rt2_jax.client import PolicyServerError, RemotePolicy
 from rt2_jax.client.frames import pack, unpack
 
-from .conftest import seen
+from .conftest import Toy, seen
 from .fuzzing import Attack
 from .toy_process import Robot, ToyProcess
 
@@ -149,7 +149,9 @@ def test_slow_clients_are_let_go_and_robots_are_not(server):
         connections = {}
         for name, beginning in beginnings.items():
             by_hand = name in ("frame", "fragments")
-            connections[name] = opened(server) if by_hand else socket.create_connection(server.address)
+            connections[name] = (
+                opened(server) if by_hand else socket.create_connection(server.address)
+            )
             connections[name].sendall(beginning)
         until = time.monotonic() + 8
         left = dict(connections)
@@ -240,6 +242,21 @@ def test_pages_of_other_sites_may_not_open_a_websocket(server):
     own = f"http://{server.url.split('//')[1]}"
     with connect(server.url, additional_headers={"Origin": own}) as page:
         assert "action_space" in unpack(page.recv(timeout=5))
+
+
+class _Locked(Toy):
+    def infer_batch(self, observations):
+        raise OSError("/srv/secret/weights.bin is locked")
+
+
+def test_a_policy_that_fails_tells_clients_neither_paths_nor_a_traceback_unless_asked(serve):
+    for asked in (False, True):
+        _, url = serve(_Locked(), debug_errors=asked)
+        with RemotePolicy(url) as policy, pytest.raises(PolicyServerError) as error:
+            policy.infer(seen())
+        said = str(error.value)
+        assert "FAILED: OSError: ... is locked" in said or asked
+        assert ("Traceback" in said) == ("/srv/secret" in said) == asked
 
 
 def test_a_server_that_ends_under_load_gives_every_robot_an_answer_or_a_reason():
