@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int | None:
     from rt2_jax.serving.keys import Keys
     from rt2_jax.serving.limits import Limits
     from rt2_jax.serving.options import ServerOptions
-    from rt2_jax.serving.server import check_address, serve
+    from rt2_jax.serving.server import check_address, is_own, serve
     from rt2_jax.serving.tls import Certificate
 
     keys = None if args.token_file is None else Keys.read(args.token_file)
@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int | None:
         raise ValueError("--tls-key is given, but no --tls-cert")
     if args.tls_cert is not None:
         Certificate(args.tls_cert, args.tls_key)
+    elif not is_own(args.host):
+        print("no --tls-cert: tokens and pictures can be read on their way", file=sys.stderr)
     changes = _limits(args.limit)
     sizes = _sizes(args.batch_sizes)
     engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes, "ema" if args.ema else "params")

@@ -109,7 +109,8 @@ SAMPLES = [
 ]
 
 _HOSTILE = [
-    None, True, 0, -1, 2**31, 2**63, -(2**63), 1e308, float("nan"), float("inf"), "", " ", "x" * 9000,
+    None, True, 0, -1, 2**31, 2**63, -(2**63), 1e308, float("nan"), float("inf"), "", " ",
+    "x" * 9000,
     b"", b"\xff\xfe", b"x" * 9000, [], {}, [[[[[]]]]], {"": {}}, [0] * 5000, "../../etc/passwd",
     {b"__ndarray__": True}, {"__numpy__": "", "dtype": "O", "shape": []},
     {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": [0]},

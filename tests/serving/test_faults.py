@@ -220,6 +220,14 @@ def test_what_is_too_large_is_refused(server):
             assert (read_all(connection) or b"HTTP/1.1 4").startswith(b"HTTP/1.1 4")
 
 
+def test_a_body_of_too_many_values_is_refused():
+    with ToyProcess() as roomy, Robot(roomy.url):
+        with socket.create_connection(roomy.address) as connection:
+            connection.sendall(b"POST /act HTTP/1.1\r\nHost: x\r\nConnection: close\r\n")
+            connection.sendall(b"Content-Length: 3000000\r\n\r\n" + b"[],{}," * 500_000)
+            assert read_all(connection).startswith(b"HTTP/1.1 413")
+
+
 def test_a_handshake_with_a_body_leaves_nothing_open(server):
     files = server.open_files()
     for line in (b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"):

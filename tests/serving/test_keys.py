@@ -124,7 +124,8 @@ def test_a_post_over_the_rate_is_told_when_to_come_again(serve, tmp_path):
     _, url = serve(keys=Keys.read(write(tmp_path / "keys", f"slow {LONG} 0.5")))
 
     def post(token):
-        to = urllib.request.Request(url.replace("ws", "http") + "/healthz", b"{}")
+        # So large that it is still being sent while it is refused.
+        to = urllib.request.Request(url.replace("ws", "http") + "/healthz", b"x" * 3_000_000)
         to.add_header("Authorization", f"Bearer {token}")
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(to, timeout=5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rt2_jax.cli.serve import _limits
 from rt2_jax.client.frame_limits import DEEPEST, MOST_VALUES, check_frame
 from rt2_jax.client.frames import unpack
 from rt2_jax.serving import pictures
@@ -39,6 +40,13 @@ def test_limits_follow_from_what_the_policy_looks_at():
     assert Limits.of_policy({"views": ["front"]}, frame_bytes=7, pixels=100).frame_bytes == 7
     with pytest.raises(ValueError, match="limits: send_s: found 0, expected a number above 0"):
         Limits(send_s=0)
+
+
+def test_limits_of_the_command_are_named():
+    assert _limits(["pixels=80", "request_s=2.5"]) == {"pixels": 80, "request_s": 2.5}
+    for words in (["pixel=80"], ["pixels"], ["pixels=much"]):
+        with pytest.raises(ValueError, match="--limit: found .*, expected NAME=NUMBER with a name"):
+            _limits(words)
 
 
 def test_pictures_are_decoded_and_arrays_stay():
