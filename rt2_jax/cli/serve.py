@@ -7,10 +7,11 @@ import contextlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rt2_jax.cli.host_flags import add_host_flags, hosts_of
+from rt2_jax.cli.serve_security import add_security_flags, limits_of, security_options
 from rt2_jax.cli.serve_sharing import add_sharing_flags, sharing_options
 from rt2_jax.training.exits import DONE, RETRYABLE
 
@@ -42,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
     )
+    parser.add_argument(
     parser.add_argument(
         "--questions",
         action="store_true",
@@ -75,10 +77,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "start on, over plain HTTP and without a token (default: only on the server's port, which "
         "opens when it is ready)",
     )
-    parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
-    parser.add_argument(
-        "--insecure", action="store_true", help="no token although other machines can connect"
-    )
+    add_security_flags(parser)
     parser.add_argument(
         "--log-dir",
         type=pathlib.Path,
@@ -93,25 +92,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
-    from rt2_jax.serving.server import check_address
-
-    token = None if args.token_file is None else args.token_file.read_text().strip()
-    if token == "":
-        raise ValueError(f"{args.token_file} is empty; write a token into it")
-    check_address(args.host, token, args.insecure)
+    secured = security_options(args)
     sizes = _sizes(args.batch_sizes)
     if args.cache_dir is not None and args.no_cache:
         raise ValueError("--cache-dir and --no-cache exclude each other")
     hosts = hosts_of(args)
     if not hosts.may_be_many:
-        return _probed(args, sizes, token)
+        return _probed(args, sizes, secured)
     if args.mesh is None:
         raise ValueError("several hosts: say how they divide the weights, as --mesh tensor=8")
     from rt2_jax.cli.main import answered
     from rt2_jax.training.guard import guarded
 
     def program() -> int:
-        return _together(hosts, lambda: _probed(args, sizes, token))
+        return _together(hosts, lambda: _probed(args, sizes, secured))
 
     return guarded(lambda: answered("serve", program), "rt2 serve")
 
@@ -134,7 +128,9 @@ def _together(hosts: Hosts, program: Callable[[], int]) -> int:
     return status
 
 
-def _probed(args: argparse.Namespace, sizes: tuple[int, ...], token: str | None) -> int:
+def _probed(
+    args: argparse.Namespace, sizes: tuple[int, ...], secured: Mapping[str, Any]
+) -> int:
     from rt2_jax.serving.health import Health, health_port
 
     health = Health()
@@ -142,11 +138,11 @@ def _probed(args: argparse.Namespace, sizes: tuple[int, ...], token: str | None)
         if args.health_port is not None:
             port = stack.enter_context(health_port(args.host, args.health_port, health))
             print(f"probes: http://{args.host}:{port}/readyz", file=sys.stderr, flush=True)
-        return _serve(args, sizes, token, health)
+        return _serve(args, sizes, secured, health)
 
 
 def _serve(
-    args: argparse.Namespace, sizes: tuple[int, ...], token: str | None, health: Health
+    args: argparse.Namespace, sizes: tuple[int, ...], secured: Mapping[str, Any], health: Health
 ) -> int:
     import jax
 
@@ -160,7 +156,7 @@ def _serve(
     from rt2_jax.training.checkpoints import find_checkpoint, read_description
     from rt2_jax.training.goodput import process_start
 
-    sharing = sharing_options(args)
+    sharing, limits = sharing_options(args), secured["limits"]
 
     def say(line: str) -> None:
         health.doing = line
@@ -220,12 +216,13 @@ def _serve(
 
     options = ServerOptions(
         max(sizes),
-        token,
-        log,
+        max(sizes),
+        log=log,
         cameras=_cameras(args.camera),
         questions=args.questions,
         status=not args.no_status,
         health=health,
+        **{**secured, "limits": limits_of((each.metadata for each in policies.values()), limits)},
         **sharing,
     )
     try:
@@ -270,3 +267,22 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not sizes or sizes[0] < 1:
         raise ValueError(f"--batch-sizes: found {text!r}, expected numbers from 1 such as 1,2,4,8")
     return sizes
+
+
+def _limits(words: list[str]) -> dict[str, float]:
+    import dataclasses
+
+    from rt2_jax.serving.limits import Limits
+
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Limits)}
+    changes = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        try:
+            changes[name] = kinds[name](number)
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"--limit: found {word!r}, expected NAME=NUMBER with a name of {', '.join(kinds)}"
+            ) from None
+    Limits(**changes)  # type: ignore[arg-type]
+    return changes
