@@ -26,6 +26,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
     )
+    parser.add_argument(
+        "--int8", action="store_true", help="weights in 8 bits; see `rt2 bench int8`"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="requests may ask for up to N drawn answers; compiling takes twice as long "
+        "(default: none)",
+    )
     parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
     parser.add_argument(
         "--insecure", action="store_true", help="no token although other machines can connect"
@@ -49,7 +60,13 @@ def run(args: argparse.Namespace) -> int | None:
         raise ValueError(f"{args.token_file} is empty; write a token into it")
     check_address(args.host, token, args.insecure)
     sizes = _sizes(args.batch_sizes)
-    engine = PolicyEngine.from_checkpoint(args.checkpoint, sizes, "ema" if args.ema else "params")
+    engine = PolicyEngine.from_checkpoint(
+        args.checkpoint,
+        sizes,
+        "ema" if args.ema else "params",
+        weights="int8" if args.int8 else "stored",
+        most_samples=args.samples,
+    )
     policy = EnginePolicy(engine, engine.robot_task(args.task))
     log = None
     if args.log_dir is not None:
