@@ -44,6 +44,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
     )
     parser.add_argument(
+        "--int8", action="store_true", help="weights in 8 bits; see `rt2 bench int8`"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="requests may ask for up to N drawn answers; compiling takes twice as long "
+        "(default: none)",
+    )
     parser.add_argument(
         "--questions",
         action="store_true",
@@ -128,9 +138,7 @@ def _together(hosts: Hosts, program: Callable[[], int]) -> int:
     return status
 
 
-def _probed(
-    args: argparse.Namespace, sizes: tuple[int, ...], secured: Mapping[str, Any]
-) -> int:
+def _probed(args: argparse.Namespace, sizes: tuple[int, ...], secured: Mapping[str, Any]) -> int:
     from rt2_jax.serving.health import Health, health_port
 
     health = Health()
@@ -162,7 +170,7 @@ def _serve(
         health.doing = line
         print(line, file=sys.stderr, flush=True)
 
-    flags = ("batch_sizes", "mesh", "task", "ema")
+    flags = ("batch_sizes", "mesh", "task", "ema", "int8", "samples")
     checkpoint = find_checkpoint(args.checkpoint)
     check_agreement(
         {
@@ -180,6 +188,8 @@ def _serve(
         args.task,
         store=store,
         placement=placement,
+        weights="int8" if args.int8 else "stored",
+        most_samples=args.samples,
         questions=args.questions or None,
         say=say,
     )

@@ -50,6 +50,8 @@ def start_policies(
     *,
     store: ProgramStore | None = None,
     placement: Placement | None = None,
+    weights: str = "stored",
+    most_samples: int = 0,
     questions: bool | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, EnginePolicy], Start]:
@@ -62,6 +64,7 @@ def start_policies(
       task: the only one that is meant; None for all.
       store: of programs that earlier starts have compiled.
       placement: on several devices.
+      weights, most_samples: as `PolicyEngine.from_checkpoint`.
       questions: whether to compile for questions, too; see `PolicyEngine.warm_up`.
       say: called with what is done now, in words.
 
@@ -74,7 +77,13 @@ def start_policies(
         say("reading weights")
         begin = time.perf_counter()
         engine = PolicyEngine.from_checkpoint(
-            checkpoint, batch_sizes, which, store=store, placement=placement
+            checkpoint,
+            batch_sizes,
+            which,
+            weights=weights,
+            most_samples=most_samples,
+            store=store,
+            placement=placement,
         )
         policies = robot_policies(engine, task)
         read = time.perf_counter()
