@@ -226,7 +226,6 @@ def _serve(
 
     options = ServerOptions(
         max(sizes),
-        max(sizes),
         log=log,
         cameras=_cameras(args.camera),
         questions=args.questions,
