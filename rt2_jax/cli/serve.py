@@ -170,6 +170,7 @@ def _serve(
         health.doing = line
         print(line, file=sys.stderr, flush=True)
 
+    shape = None if args.mesh is None else read_mesh(args.mesh)
     flags = ("batch_sizes", "mesh", "task", "ema", "int8", "samples")
     checkpoint = find_checkpoint(args.checkpoint)
     check_agreement(
@@ -178,7 +179,7 @@ def _serve(
             **{f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in flags},
         }
     )
-    placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
+    placement = None if shape is None else Placement(shape)
     store = _store(args, placement)
     which = "ema" if args.ema else "params"
     policies, start = start_policies(
@@ -276,22 +277,3 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not sizes or sizes[0] < 1:
         raise ValueError(f"--batch-sizes: found {text!r}, expected numbers from 1 such as 1,2,4,8")
     return sizes
-
-
-def _limits(words: list[str]) -> dict[str, float]:
-    import dataclasses
-
-    from rt2_jax.serving.limits import Limits
-
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(Limits)}
-    changes = {}
-    for word in words:
-        name, _, number = word.partition("=")
-        try:
-            changes[name] = kinds[name](number)
-        except (KeyError, ValueError):
-            raise ValueError(
-                f"--limit: found {word!r}, expected NAME=NUMBER with a name of {', '.join(kinds)}"
-            ) from None
-    Limits(**changes)  # type: ignore[arg-type]
-    return changes

@@ -75,7 +75,9 @@ def limits_of(metadata: Iterable[Mapping[str, Any]], changes: Mapping[str, Any])
 def _limits(words: list[str]) -> dict[str, Any]:
     from rt2_jax.serving.limits import Limits
 
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(Limits)}
+    kinds: dict[str, Any] = {
+        field.name: type(field.default) for field in dataclasses.fields(Limits)
+    }
     changes: dict[str, Any] = {}
     for word in words:
         name, _, number = word.partition("=")
