@@ -221,7 +221,7 @@ def scripted(answer):
     return server, f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
 
 
-def test_refusals_find_their_requests_with_and_without_a_number():
+def test_refusals_belong_to_requests_in_their_order():
     actions = np.ones((1, 8), np.float32)
     requests = []
 
@@ -229,11 +229,10 @@ def test_refusals_find_their_requests_with_and_without_a_number():
         requests.append(request)
         if len(requests) < 3:
             return []
-        older, middle, newest = (each["seq"] for each in requests)
         return [
-            f"SUPERSEDED (seq {middle}): a newer one came",
-            "BUSY: the queue is full",  # the oldest that is left
-            pack({"actions": actions, "seq": newest}),
+            "BUSY: the queue is full",
+            "SUPERSEDED: a newer one came",
+            pack({"actions": actions, "seq": requests[-1]["seq"]}),
         ]
 
     async def drive(url):
