@@ -54,13 +54,12 @@ class Page:
         return result["result"].get("value")
 
     def wait(self, script, seconds=15):
-        """Waits until a script's expression is true, and gives its value."""
+        """Waits until a script's expression is true."""
         end = time.monotonic() + seconds
-        while not (value := self.look(script)):
+        while not self.look(f"!!({script})"):
             shown = self.look("document.body.innerText")
-            assert time.monotonic() < end, f"{script} stayed {value!r}; the page says:\n{shown}"
+            assert time.monotonic() < end, f"never true: {script}; the page says:\n{shown}"
             time.sleep(0.05)
-        return value
 
     def open(self, address, width=1366, height=768, scheme="light"):
         self.do(
@@ -75,6 +74,7 @@ class Page:
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
         self.do("Page.navigate", url=address)
+        self.wait(f"location.href === {json.dumps(address)} && document.readyState === 'complete'")
 
     def type_in(self, selector, text):
         self.look(f"document.querySelector({json.dumps(selector)}).focus()")
@@ -113,7 +113,9 @@ def browser_page():
             stderr=subprocess.DEVNULL,
         )
         try:
-            yield _tab(pathlib.Path(folder, "profile/DevToolsActivePort"))
+            address = _tab(pathlib.Path(folder, "profile/DevToolsActivePort"))
+            with connect(address, max_size=None, proxy=None) as socket:
+                yield Page(socket)
         finally:
             process.terminate()
             process.wait(20)
@@ -127,6 +129,6 @@ def _tab(port_file):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=5) as answer:
                 tabs = json.load(answer)
             address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-            return Page(connect(address, max_size=None, proxy=None))
+            return address
         assert time.monotonic() < end, "Chromium did not start within a minute"
         time.sleep(0.1)

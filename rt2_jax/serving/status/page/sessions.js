@@ -171,7 +171,8 @@ function update(card, session, policy) {
 // Over: its connection has gone on to another session, or nothing has come for a while.
 function isOver(session, newest) {
   const next = newest.get(session.connection);
-  return (next !== session && session.age_s > next.age_s + NEXT_S) || session.age_s > GONE_S;
+  return (next !== session && session.age_s > next.age_s + NEXT_S)
+    || session.age_s > (session.left ? QUIET_S : GONE_S);
 }
 
 // The sessions with a card, by the card's key, and the others. A connection keeps its card.
