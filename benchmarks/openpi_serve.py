@@ -47,7 +47,9 @@ _SERVER_SOURCE = "src/openpi/serving/websocket_policy_server.py"
 def serve_openpi(openpi: pathlib.Path, port: int) -> None:
     """openpi's `WebsocketPolicyServer`, as it is, of a constant policy; it prints its URL."""
     sys.path.insert(0, str(openpi / _CLIENT_SOURCES))
-    spec = importlib.util.spec_from_file_location("websocket_policy_server", openpi / _SERVER_SOURCE)
+    spec = importlib.util.spec_from_file_location(
+        "websocket_policy_server", openpi / _SERVER_SOURCE
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -70,7 +70,10 @@ def measure(
             time.sleep(min(1.0, robots.seconds / 10))
             usage.look()
         ticks = Ticks.joined(
-            [_receive(pipe, begin + robots.seconds + _LATEST_S - time.monotonic()) for pipe in pipes]
+            [
+                _receive(pipe, begin + robots.seconds + _LATEST_S - time.monotonic())
+                for pipe in pipes
+            ]
         )
     return {
         "robots": {**dataclasses.asdict(robots), "token": None, "count": count},
@@ -130,7 +133,9 @@ def _summary(robots: Robots, ticks: Ticks) -> dict[str, Any]:
     }
     parts["wire"] = latency - sum(parts.values())
     # A batch of n is seen n times.
-    sizes = {int(size): int((ticks.batch_size == size).sum()) for size in set(ticks.batch_size[acted])}
+    sizes = {
+        int(size): int((ticks.batch_size == size).sum()) for size in set(ticks.batch_size[acted])
+    }
     batches = {size: seen / size for size, seen in sorted(sizes.items())}
     return {
         "ticks": count,
@@ -162,7 +167,9 @@ def _percentiles(values: np.ndarray) -> dict[str, float | None]:
 def table(found: dict[str, Any]) -> str:
     """What `measure` found, for people."""
     robots, deadline = found["robots"], found["deadline_ms"]
-    rate = "as fast as they are answered" if robots["rate_hz"] is None else f"{robots['rate_hz']:g} Hz"
+    rate = (
+        "as fast as they are answered" if robots["rate_hz"] is None else f"{robots['rate_hz']:g} Hz"
+    )
     rows = [
         ["ms", "share", "mean", *PERCENTILES],
         ["from the tick to the action", "", *map(_ms, found["latency_ms"].values())],

@@ -40,7 +40,9 @@ def add_serve(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--budget-ms", type=float, help="of every request (default: none; the period is to be met)"
     )
-    parser.add_argument("--instruction", default="pick up the red cube", help="default: %(default)s")
+    parser.add_argument(
+        "--instruction", default="pick up the red cube", help="default: %(default)s"
+    )
     parser.add_argument(
         "--together", action="store_true", help="all robots tick at once, instead of spread"
     )
