@@ -182,21 +182,22 @@ class _Replay:
         for index in range(len(self._log)):
             record = self._log[index]
             self._found.records += 1
-            if record.number > before + 1:
-                self._found.missing += record.number - before - 1
-                self._gap = True
-                self._known.clear()
+            gap = record.number - before - 1
             before = record.number
-            event = record.outcome in _EVENTS
-            if event or any(each.session == record.session for each in batch):
+            answered = record.outcome == "answered"
+            if gap or not answered or any(each.session == record.session for each in batch):
                 self._ask(batch)
                 batch = []
-            if event:
+            if gap:
+                self._found.missing += gap
+                self._gap = True
+                self._known.clear()
+            if answered:
+                batch.append(record)
+            elif record.outcome in _EVENTS:
                 self._policy.reset(record.session)
                 self._known.add(record.session)
                 self._doubtful.discard(record.session)
-            elif record.outcome == "answered":
-                batch.append(record)
             elif record.pictures:
                 self._doubtful.add(record.session)
             enough = self._limit is not None and self._found.answered + len(batch) >= self._limit

@@ -33,7 +33,7 @@ def test_a_server_that_is_too_slow_is_slow_at_every_tick_it_held_up():
         assert found["ticks"] == found["actions"] == 10 and found["missed"] == 10
         assert found["latency_ms"]["max"] > 10 * 150 - 9 * 100 - 1
         assert found["parts_ms"]["model"]["max"] < found["latency_ms"]["max"] / 2
-        # With a budget the server refuses what is too old, and such ticks are missed, with a reason.
+        # With a budget the server refuses what is too old: such ticks are missed, with a reason.
         robots = Robots(url, rate_hz=10, seconds=1, picture=(8, 8), budget_ms=160)
         found = measure(robots, 1, print)
     assert 0 < found["actions"] < 10 and found["missed"] >= 10 - found["actions"]
