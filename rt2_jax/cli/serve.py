@@ -170,7 +170,7 @@ def _serve(
         health.doing = line
         print(line, file=sys.stderr, flush=True)
 
-    shape = None if args.mesh is None else read_mesh(args.mesh)
+    placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
     flags = ("batch_sizes", "mesh", "task", "ema", "int8", "samples")
     checkpoint = find_checkpoint(args.checkpoint)
     check_agreement(
@@ -179,7 +179,6 @@ def _serve(
             **{f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in flags},
         }
     )
-    placement = None if shape is None else Placement(shape)
     store = _store(args, placement)
     which = "ema" if args.ema else "params"
     policies, start = start_policies(
