@@ -132,7 +132,7 @@ def test_other_weights_are_said_first_and_their_actions_compared_on_request(
     other = rewritten(weights="of another run", checkpoint="checkpoint_7")
     status, text = rt2_replay(other)
     assert status == 2 and "written by checkpoint_7 with other weights" in text
-    params = jax.tree.map(lambda leaf: -leaf, engine._params)
+    params = jax.tree.map(lambda leaf: -leaf, engine.weights.params)
     changed = PolicyEngine(engine.description, params, (2,), compiled=engine.compiled)
     report = replay(changed, open_logs(logged), changed.robot_task())
     assert report.same_tokens < report.tokens and report.fields()["mean"].max() > 0
