@@ -9,12 +9,13 @@ import itertools
 import logging
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Callable, Dict, List, Optional
 
 from rt2_jax.actions.policy import Observation, check_policy_output
+from rt2_jax.actions.sampling import Sampling
 from rt2_jax.actions.space import ActionSpace
-from rt2_jax.client.errors import DeadlineExceeded, StaleAnswer, error_of, number_of
+from rt2_jax.client.errors import DeadlineExceeded, StaleAnswer, error_of
 from rt2_jax.client.frames import PROTOCOL_VERSION, pack, unpack
 from rt2_jax.client.pictures import picture_encoder
 
@@ -34,7 +35,7 @@ class Pending:
       observation: what it asks about; None for a reset.
       begin: when its budget began, on `time.monotonic`: at capture where that is known.
       budget_ms: milliseconds from there; None for any time.
-      num_samples: how many actions to sample beside the answer; None for none.
+      sampling: how to draw actions; None for the likeliest.
       settled: whether the caller has, or will get, an outcome; a frame that comes later is dropped.
       when_settled: is called once.
     """
@@ -44,7 +45,7 @@ class Pending:
     observation: Optional[Observation]
     begin: float
     budget_ms: Optional[float] = None
-    num_samples: Optional[int] = None
+    sampling: Optional[Sampling] = None
     settled: bool = False
     result: Optional[Dict[str, Any]] = None
     error: Optional[Exception] = None
@@ -190,9 +191,13 @@ class Conversation:
           ValueError: no server of this project, another protocol, or in the middle of an episode
             another policy.
         """
-        metadata = unpack(frame) if isinstance(frame, bytes) else None
+        if isinstance(frame, str):
+            raise ValueError(f"{self.url}: {frame}")
+        metadata = unpack(frame)
         if not isinstance(metadata, dict) or "action_space" not in metadata:
-            raise ValueError(f"{self.url}: no server of this project: it names no action space")
+            raise ValueError(
+                f"{self.url}: no server of this project: its metadata names no action space"
+            )
         if metadata.get("protocol_version") != PROTOCOL_VERSION:
             raise ValueError(
                 f"{self.url}: speaks protocol version {metadata.get('protocol_version')!r}, this "
@@ -219,7 +224,7 @@ class Conversation:
         self,
         observation: Observation,
         budget_ms: Optional[float],
-        num_samples: Optional[int],
+        sampling: Optional[Sampling],
     ) -> Pending:
         """A request, not yet sent. Raises TypeError and ValueError for a malformed observation."""
         observation.check()
@@ -235,7 +240,7 @@ class Conversation:
             observation,
             now if begin is None else begin,
             self._budget_ms if budget_ms is None else budget_ms,
-            num_samples,
+            sampling,
         )
 
     def _frame(self, pending: Pending) -> bytes:
@@ -263,10 +268,11 @@ class Conversation:
                 ("step", seen.step),
                 ("budget_ms", pending.budget_ms),
                 ("age_ms", age_ms if told else None),
-                ("num_samples", pending.num_samples),
             ):
                 if value is not None:
                     request[name] = value
+            if pending.sampling is not None:
+                request.update(asdict(pending.sampling))
             frame = pack(request)
             self._check_time(pending, "nothing was sent")
         self._sent[pending.number] = pending
@@ -286,7 +292,7 @@ class Conversation:
           ConnectionError: it answers nothing that was asked.
         """
         if isinstance(frame, str):
-            self._take(number_of(frame), "text").settle(error=error_of(frame, self.url))
+            self._take(None, "text").settle(error=error_of(frame, self.url))
             return
         try:
             reply = unpack(frame)
@@ -307,7 +313,7 @@ class Conversation:
         self._answered(pending, reply)
 
     def _take(self, number: Optional[int], what: str) -> Pending:
-        """The request of a number; without one the oldest, for they are answered in order."""
+        """The request of a number; of a text the oldest, for they are answered in order."""
         if number is None:
             number = next(iter(self._sent), -1)
         if number not in self._sent:

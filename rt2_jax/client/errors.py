@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Optional, Type
-
-_NUMBER = re.compile(r"[A-Z]+ (?:\(seq (\d+)\)|\[seq (\d+)\]|seq[ =](\d+))")
+from typing import Dict, Type
 
 
 class PolicyServerError(RuntimeError):
@@ -49,9 +47,3 @@ def error_of(text: str, where: str) -> PolicyServerError:
     """
     word = re.match(r"[A-Z]*", text)
     return _BY_WORD.get(word.group() if word else "", PolicyServerError)(f"{where}: {text}")
-
-
-def number_of(text: str) -> Optional[int]:
-    """The number of the request that a text frame answers, if it says one: `BUSY (seq 7): ...`."""
-    found = _NUMBER.match(text)
-    return int(next(filter(None, found.groups()))) if found else None

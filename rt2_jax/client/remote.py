@@ -9,6 +9,7 @@ import time
 from typing import Any, Dict, Optional
 
 from rt2_jax.actions.policy import Observation
+from rt2_jax.actions.sampling import Sampling
 from rt2_jax.client.conversation import Conversation, Patience, Pending
 
 
@@ -58,14 +59,15 @@ class RemotePolicy(Conversation):
         self,
         observation: Observation,
         budget_ms: Optional[float] = None,
-        num_samples: Optional[int] = None,
+        sampling: Optional[Sampling] = None,
     ) -> Dict[str, Any]:
         """Asks for the next actions.
 
         Args:
           observation: what is seen now.
           budget_ms: of this request, instead of the client's.
-          num_samples: how many actions to sample beside the answer, where the server does that.
+          sampling: how to draw actions instead of taking the likeliest, where the server does that
+            (`rt2 serve --samples`); `samples` holds all of them, `actions` is the first.
 
         Returns:
           `actions`: float32 [K, D] in native units, checked against the server's action space;
@@ -79,7 +81,7 @@ class RemotePolicy(Conversation):
           ConnectionError: the connection is lost; see `reconnect`.
           TimeoutError: no answer within `timeout_s`; the connection is closed.
         """
-        pending = self._question(observation, budget_ms, num_samples)
+        pending = self._question(observation, budget_ms, sampling)
         if self._socket is None:
             if self.reconnect != "always":
                 raise self._not_connected()

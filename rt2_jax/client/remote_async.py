@@ -7,6 +7,7 @@ import time
 from typing import Any, Dict, Optional
 
 from rt2_jax.actions.policy import Observation
+from rt2_jax.actions.sampling import Sampling
 from rt2_jax.client.conversation import Conversation, Patience, Pending
 
 
@@ -57,10 +58,10 @@ class AsyncRemotePolicy(Conversation):
         self,
         observation: Observation,
         budget_ms: Optional[float] = None,
-        num_samples: Optional[int] = None,
+        sampling: Optional[Sampling] = None,
     ) -> Dict[str, Any]:
         """As `RemotePolicy.infer`; raises also `StaleAnswer`. Cancelling it drops its answer."""
-        pending = self._question(observation, budget_ms, num_samples)
+        pending = self._question(observation, budget_ms, sampling)
         if self._connection is None:
             if self.reconnect != "always":
                 raise self._not_connected()

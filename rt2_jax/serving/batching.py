@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 _LOG = logging.getLogger("rt2_jax.serving")
 _QUEUE_S = 2.0  # of work may wait where nothing else is said
-_LEAST_BATCHES, _MOST_WAITING = 4, 1024
+_LEAST_WAITING, _MOST_WAITING = 64, 1024
 _UNREADABLE = (KeyError, TypeError, ValueError)  # what a policy raises of an observation
 
 
@@ -103,7 +103,7 @@ class BatchingQueue:
         if self._options.max_queue is not None:
             return self._options.max_queue
         work = int(_QUEUE_S * max(task.times.per_second() for task in self._tasks))
-        least = _LEAST_BATCHES * self._options.largest_batch
+        least = max(_LEAST_WAITING, 4 * self._options.largest_batch)
         return max(least, min(work, _MOST_WAITING))
 
     @property

@@ -55,8 +55,9 @@ _OWN_KEYS = (
 class BatchPolicy(Protocol):
     """What the server serves."""
 
-    metadata: Mapping[str, Any]
-    """Plain JSON with `action_space`, `views`, `camera_size` and the hashes."""
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Plain JSON with `action_space`, `views`, `camera_size` and the hashes."""
 
     def reset(self, session: str | None = None) -> None:
         """Forgets a session."""

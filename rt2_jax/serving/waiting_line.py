@@ -73,7 +73,7 @@ class WaitingLine:
     def __iter__(self) -> Iterator[Waiting]:
         return iter([each for line in self._sessions.values() for each in line])
 
-    def __contains__(self, session: str) -> bool:
+    def __contains__(self, session: object) -> bool:
         return session in self._sessions
 
     def add(self, each: Waiting) -> None:
