@@ -257,14 +257,14 @@ class BatchingQueue:
         self._metrics.waiting(len(self._line), self.in_flight)
         task, begin = batch[0].task, time.perf_counter()
         observations = [each.request.observation for each in batch]
-        work = self._thread.run(answer_rows, task.policy, observations)
+        work = self._thread.run(answer_rows, task.policy, observations, batch[0].request.sampling)
         done, _ = await asyncio.wait({work}, timeout=self._options.model_timeout_s)
         if not done:
             await self._wait_for_silent_model(work)
             return
         results, whole = work.result()
         end = time.perf_counter()
-        if whole:
+        if whole and batch[0].request.sampling is None:
             task.times.note(len(batch), end - begin, end)
         self._metrics.batch(len(batch), end - begin, [begin - each.arrived for each in batch])
         for each, result in zip(batch, results, strict=True):
