@@ -8,7 +8,12 @@ from typing import Any, List
 from rt2_jax._lazy import lazy_exports
 
 _of_actions, _, _shared = lazy_exports(
-    "rt2_jax.actions", {"policy": ["Observation", "Policy"], "space": ["ActionSpace"]}
+    "rt2_jax.actions",
+    {
+        "policy": ["Observation", "Policy"],
+        "sampling": ["Sampling"],
+        "space": ["ActionSpace"],
+    },
 )
 _own, _, _names = lazy_exports(
     __name__,

@@ -196,7 +196,7 @@ class Conversation:
         metadata = unpack(frame)
         if not isinstance(metadata, dict) or "action_space" not in metadata:
             raise ValueError(
-                f"{self.url}: no server of this project: its metadata names no action space"
+                f"{self.url}: no server of this project: it names no action space"
             )
         if metadata.get("protocol_version") != PROTOCOL_VERSION:
             raise ValueError(

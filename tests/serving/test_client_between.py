@@ -191,6 +191,14 @@ def test_connecting_again_takes_no_longer_than_the_budget(serve):
     assert time.monotonic() - begin < 1
 
 
+def test_jpeg_reaches_the_policy_as_a_picture(proxy):
+    between, url = proxy
+    with RemotePolicy(url, pictures="jpeg:95") as policy:
+        assert abs(moved(policy.infer(seen(200))) - 0.02) <= 0.0002
+    pictures = unpack(between.asked[-1])["images"]
+    assert all(each[:2] == b"\xff\xd8" for each in pictures.values())  # JPEG's first bytes
+
+
 def test_another_policy_in_the_middle_of_an_episode_is_refused(serve):
     server, url = serve()
     between = FrameProxy(url)
