@@ -6,7 +6,6 @@ import { ask, framePath } from "./server.js";
 
 const QUIET_S = 5; // after which a card is dimmed
 const GONE_S = 30; // after which a session is among the earlier ones
-const NEXT_S = 1; // a session that is so much older than its connection's newest is over
 const cards = new Map();
 // Frames are fetched for cards that can be seen.
 const watcher = new IntersectionObserver((entries) => {
@@ -171,7 +170,7 @@ function update(card, session, policy) {
 // Over: its connection has gone on to another session, or nothing has come for a while.
 function isOver(session, newest) {
   const next = newest.get(session.connection);
-  return (next !== session && session.age_s > next.age_s + NEXT_S)
+  return (next !== session && session.age_s >= next.began_s)
     || session.age_s > (session.left ? QUIET_S : GONE_S);
 }
 
