@@ -279,9 +279,9 @@ class _Replay:
         if len(then) != len(now):
             return f"{len(then)} actions then, {len(now)} now"
         if not np.array_equal(then, now):
-            step, column = np.argwhere(then != now)[0]
-            place = f"{self._names[column]} of action {step}"
-            return f"{place}: {then[step, column]:.6g} then, {now[step, column]:.6g} now"
+            step, column = (int(i) for i in np.argwhere(then != now)[0])
+            values = f"{then[step, column]:.6g} then, {now[step, column]:.6g} now"
+            return f"{self._names[column]} of action {step}: {values}"
         if record.plan != answer["plan"]:
             return f"plan: {record.plan!r} then, {answer['plan']!r} now"
         return ""

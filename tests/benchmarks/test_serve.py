@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rt2_jax.benchmarks import serve_overhead
 from rt2_jax.benchmarks.serve import measure, server_arguments, table
 from rt2_jax.benchmarks.serve_robots import Robots
 from rt2_jax.benchmarks.served_process import listener, started
@@ -51,3 +52,14 @@ def test_what_cannot_be_measured_is_one_line(capsys):
     ):
         assert main(["bench", "serve", *words]) == 2
         assert line in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_a_server_adds_is_its_answer_less_a_call(capsys):
+    assert main(["bench", "serve", "--overhead", "--rounds", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "added by the server" in text and "aim: at most 1" in text
+    found = serve_overhead.measure(serve_overhead.Settings(2, 5, (8, 8)), print)
+    assert found["ms"]["served"]["median"] > found["ms"]["in_server"]["median"] > 0
+    for each in found["rounds"]:
+        assert each["added"] == pytest.approx(each["served"] - each["called"])
