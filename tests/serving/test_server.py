@@ -80,10 +80,10 @@ def test_an_answer_that_would_be_late_is_refused_and_later_ones_are_not(serve):
     policy = Toy(seconds=0.2)
     _, url = serve(policy)
     with RemotePolicy(url, budget_ms=80) as robot, RemotePolicy(url) as patient:
-        with pytest.raises(DeadlineExceeded, match="not ready after 8. ms; the budget was 80 ms"):
+        with pytest.raises(DeadlineExceeded, match=r"not ready after \d+ ms; the budget was 80 ms"):
             robot.infer(seen())
         time.sleep(0.15)  # now the model is free again
-        with pytest.raises(DeadlineExceeded, match="waited . ms, and an answer takes 2.. ms"):
+        with pytest.raises(DeadlineExceeded, match=r"waited \d+ ms, and an answer takes 2.. ms"):
             robot.infer(seen())
         policy.seconds = 0.0
         patient.infer(seen())  # a fast answer shows that it can be fast
