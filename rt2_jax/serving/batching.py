@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rt2_jax.actions.policy import Observation, check_policy_output
+from rt2_jax.actions.sampling import Sampling
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.serving.metrics import Metrics
 from rt2_jax.serving.requests import BatchPolicy, Request
@@ -128,7 +129,12 @@ class BatchingQueue:
                 self._running = len(batch)
                 begin = time.perf_counter()
                 observations = [each.request.observation for each in batch]
-                results = await loop.run_in_executor(self._thread, self._answer, observations)
+                # Asked for only where requests do: most policies know nothing of it.
+                sampling = batch[0].request.sampling
+                asked = () if sampling is None else (sampling,)
+                results = await loop.run_in_executor(
+                    self._thread, self._answer, observations, asked
+                )
                 end = time.perf_counter()
                 size = len(batch)
                 # The least: what was slow once, and a batch done one by one, are no measure.
@@ -140,7 +146,10 @@ class BatchingQueue:
                 self._metrics.waiting(self.in_flight)
 
     def _next_batch(self) -> list[_Waiting]:
-        """The oldest requests, one to a session: frames of a session come one after the other."""
+        """The oldest requests, one to a session: frames of a session come one after the other.
+
+        All of them draw their answers alike, or none does.
+        """
         now = time.perf_counter()
         batch: list[_Waiting] = []
         sessions: set[str | None] = set()
@@ -151,7 +160,9 @@ class BatchingQueue:
                 continue
             if each.late_at(now + self._fastest()) > 0:
                 self._refuse_late(each, now, begun=False)
-            elif each.request.observation.session in sessions:
+            elif each.request.observation.session in sessions or (
+                batch and each.request.sampling != batch[0].request.sampling
+            ):
                 later.append(each)
             else:
                 sessions.add(each.request.observation.session)
@@ -162,10 +173,12 @@ class BatchingQueue:
     def _fastest(self) -> float:
         return min(self._fastest_s.values(), default=0.0)
 
-    def _answer(self, observations: Sequence[Observation]) -> list[Any]:
+    def _answer(
+        self, observations: Sequence[Observation], sampling: tuple[Sampling, ...]
+    ) -> list[Any]:
         """A result or an exception for each; on the model's thread."""
         try:
-            results = list(self._policy.infer_batch(observations))
+            results = list(self._policy.infer_batch(observations, *sampling))
             if len(results) != len(observations):
                 raise RuntimeError(
                     f"the policy gave {len(results)} answers to {len(observations)} observations"
@@ -175,7 +188,7 @@ class BatchingQueue:
             if len(observations) == 1:
                 return [error]
             # One of them is at fault, and the others are to be answered.
-            return [self._answer([each])[0] for each in observations]
+            return [self._answer([each], sampling)[0] for each in observations]
 
     def _give(self, each: _Waiting, result: Any, begin: float, end: float, batch_size: int) -> None:
         if each.future.done():

@@ -10,6 +10,7 @@ import numpy as np
 
 from rt2_jax.actions.identity import content_hash
 from rt2_jax.actions.policy import Observation
+from rt2_jax.actions.sampling import SAMPLING_FIELDS, Sampling
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.client.frames import PROTOCOL_VERSION
 
@@ -33,6 +34,7 @@ _OWN_KEYS = (
     "budget_ms",
     "age_ms",
     "schema_hash",
+    *SAMPLING_FIELDS,
 )
 # Names that openpi's robots give to their cameras -> the view, by its place among the policy's.
 _OPENPI_VIEWS = {
@@ -53,8 +55,14 @@ class BatchPolicy(Protocol):
     def reset(self, session: str | None = None) -> None:
         """Forgets a session."""
 
-    def infer_batch(self, observations: Sequence[Observation]) -> Sequence[Mapping[str, Any]]:
-        """Answers observations of different sessions."""
+    def infer_batch(
+        self, observations: Sequence[Observation], sampling: Sampling = ...
+    ) -> Sequence[Mapping[str, Any]]:
+        """Answers observations of different sessions.
+
+        `sampling` is given only where requests ask for it, which the metadata's `most_samples`
+        allows or not.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +74,14 @@ class Request:
       seq: the client's number of it, given back; None if it sent none.
       budget_s: how long the answer may take from arrival; None for any time.
       warnings: what of the request nobody reads.
+      sampling: how answers are to be drawn; None for the likeliest one.
     """
 
     observation: Observation
     seq: Any
     budget_s: float | None
     warnings: tuple[str, ...]
+    sampling: Sampling | None = None
 
 
 class Schema:
@@ -143,7 +153,19 @@ class Schema:
         known |= {f"observation/{view}" for view in self.views}
         unread += sorted(str(key) for key in frame if key not in known)
         warnings = tuple(f"nobody reads {name!r} of the request" for name in unread)
-        return Request(observation, frame.get("seq"), _budget(frame), warnings)
+        sampling = self._sampling(frame)
+        return Request(observation, frame.get("seq"), _budget(frame), warnings, sampling)
+
+    def _sampling(self, frame: Mapping[str, Any]) -> Sampling | None:
+        sampling, most = Sampling.from_request(frame), self.metadata.get("most_samples", 0)
+        if sampling is not None and sampling.num_samples > most:
+            raise ValueError(
+                f"request: asks for {sampling.num_samples} drawn answers, and this server gives "
+                + (f"{most} at most" if most else "the likeliest one alone")
+                + ": leave out num_samples, temperature, top_k and seed, or start it with "
+                f"--samples {sampling.num_samples}"
+            )
+        return sampling
 
     def _check_schema(self, frame: Mapping[str, Any]) -> None:
         found, expected = frame.get("schema_hash"), self.metadata["schema_hash"]
