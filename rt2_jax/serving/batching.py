@@ -178,7 +178,8 @@ class BatchingQueue:
     ) -> list[Any]:
         """A result or an exception for each; on the model's thread."""
         try:
-            results = list(self._policy.infer_batch(observations, *sampling))
+            infer_batch: Any = self._policy.infer_batch
+            results = list(infer_batch(observations, *sampling))
             if len(results) != len(observations):
                 raise RuntimeError(
                     f"the policy gave {len(results)} answers to {len(observations)} observations"

@@ -55,13 +55,11 @@ class BatchPolicy(Protocol):
     def reset(self, session: str | None = None) -> None:
         """Forgets a session."""
 
-    def infer_batch(
-        self, observations: Sequence[Observation], sampling: Sampling = ...
-    ) -> Sequence[Mapping[str, Any]]:
+    def infer_batch(self, observations: Sequence[Observation]) -> Sequence[Mapping[str, Any]]:
         """Answers observations of different sessions.
 
-        `sampling` is given only where requests ask for it, which the metadata's `most_samples`
-        allows or not.
+        A policy whose metadata has `most_samples` takes a `Sampling` as well, which is given only
+        where requests ask for it.
         """
 
 
