@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
+from typing import Any
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -121,20 +122,21 @@ def _sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def _limits(words: list[str]) -> dict[str, float]:
+def _limits(words: list[str]) -> dict[str, Any]:
     import dataclasses
 
     from rt2_jax.serving.limits import Limits
 
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(Limits)}
-    changes = {}
+    defaults = dataclasses.asdict(Limits())
+    changes: dict[str, Any] = {}
     for word in words:
         name, _, number = word.partition("=")
         try:
-            changes[name] = kinds[name](number)
+            changes[name] = type(defaults[name])(number)
         except (KeyError, ValueError):
             raise ValueError(
-                f"--limit: found {word!r}, expected NAME=NUMBER with a name of {', '.join(kinds)}"
+                f"--limit: found {word!r}, expected NAME=NUMBER with a name of "
+                f"{', '.join(defaults)}"
             ) from None
-    Limits(**changes)  # type: ignore[arg-type]
+    Limits(**changes)
     return changes

@@ -131,8 +131,8 @@ class PolicyService:
             return self.end(exchange, "refused", message(error))
         except Exception as error:
             _LOG.exception("%s: the policy failed", connection)
-            said = for_clients(error, message(error), self.options.debug_errors)
-            return self.end(exchange, "failed", said)
+            told = for_clients(error, message(error), self.options.debug_errors)
+            return self.end(exchange, "failed", told)
         said = [f"the policy does not read {name}" for name in answer.result.get("unused", ())]
         said += [
             f"state {name!r} is outside the range that training saw"
