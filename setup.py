@@ -41,6 +41,7 @@ EXTRAS = {
     "serve": [
         "starlette>=0.46",
         "uvicorn>=0.54",
+        "flatbuffers>=24.3",  # jax.export's files
         "websockets>=14",
         "msgpack>=1.1",
         "prometheus-client>=0.21",
@@ -87,8 +88,11 @@ setup(
             "py.typed",
             "**/*.css",
             "**/*.gin",
+            "**/*.html",
+            "**/*.js",
             "**/*.json",
             "**/*.model",
+            "**/*.svg",
             "**/*.toml",
             "**/*.txt",
         ]

@@ -23,6 +23,8 @@ class Observation:
         and has none of these words; or None.
       session: which episode this belongs to; several may share one policy.
       step: its number within the episode, from 0.
+      captured_at: when the pictures were taken, on this process's `time.monotonic()`; a remote
+        policy counts its budget from there, and others don't read it. None: when it is asked.
     """
 
     images: Mapping[str, np.ndarray]
@@ -31,6 +33,7 @@ class Observation:
     session: str | None = None
     step: int | None = None
     instruction_embedding: np.ndarray | None = None
+    captured_at: float | None = None
 
     def check(self) -> None:
         """Refuses wrong types and shapes, naming the camera.
@@ -82,6 +85,10 @@ def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype}"
     return type(value).__name__
+
+
+class PolicyFault(ValueError):
+    """The policy is at fault, not the observation that it was asked about."""
 
 
 @runtime_checkable

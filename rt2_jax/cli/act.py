@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rt2_jax.actions.space import ActionField
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -19,6 +26,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--token-file", type=pathlib.Path, help="of a server that asks for one")
     parser.add_argument("--budget-ms", type=float, help="refuse an answer that takes longer")
+    parser.add_argument(
+        "--jpeg", type=int, metavar="QUALITY", help="send the picture as JPEG, of 1 to 100"
+    )
+    parser.add_argument(
+        "--ca", type=pathlib.Path, help="certificates that a wss:// server's is signed by"
+    )
+    parser.add_argument(
+        "--samples", type=int, help="draw so many actions, with their log-probabilities"
+    )
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -26,30 +42,39 @@ def run(args: argparse.Namespace) -> int | None:
     import numpy as np
 
     from rt2_jax.actions.policy import Observation
+    from rt2_jax.actions.sampling import Sampling
     from rt2_jax.client import PolicyServerError, RemotePolicy
     from rt2_jax.data.image import decode_image
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
     image = decode_image(args.image.read_bytes(), str(args.image))
-    with RemotePolicy(args.url, token, budget_ms=args.budget_ms) as policy:
+    sampling = None if args.samples is None else Sampling(num_samples=args.samples)
+    with RemotePolicy(
+        args.url,
+        token,
+        budget_ms=args.budget_ms,
+        pictures="raw" if args.jpeg is None else f"jpeg:{args.jpeg}",
+        ca=None if args.ca is None else str(args.ca),
+    ) as policy:
         views = policy.metadata["views"]
         try:
             state = None if args.state is None else np.array(args.state, np.float32)
-            result = policy.infer(Observation({views[0]: image}, args.instruction, state))
+            seen = Observation({views[0]: image}, args.instruction, state)
+            result = policy.infer(seen, sampling=sampling)
         except PolicyServerError as error:
             raise ValueError(str(error)) from error
         fields = policy.action_space.fields
     if result.get("plan"):
         print(f"plan: {result['plan']}")
-    for number, action in enumerate(result["actions"]):
-        if len(result["actions"]) > 1:
-            print(f"step {number}")
-        for field, value in zip(fields, action, strict=True):
-            unit = "" if field.unit == "1" else f" {field.unit}"
-            meaning = ""
-            if field.name == "terminate":
-                meaning = "  go on" if value else "  terminate: the task is done"
-            print(f"  {field.name:<18} {value:+.4f}{unit}{meaning}")
+    if "samples" in result:
+        samples = result["samples"]
+        for number, (actions, score) in enumerate(
+            zip(samples["actions"], samples["scores"], strict=True)
+        ):
+            print(f"sample {number}, log-probability {score:.2f}")
+            _print_actions(fields, actions)
+    else:
+        _print_actions(fields, result["actions"])
     timing = result["server_timing"]
     print(
         f"infer {timing['infer_ms']:.1f} ms, queue {timing['queue_ms']:.1f} ms, "
@@ -58,3 +83,15 @@ def run(args: argparse.Namespace) -> int | None:
     for warning in result["warnings"]:
         print(f"warning: {warning}")
     return 0
+
+
+def _print_actions(fields: Sequence[ActionField], actions: np.ndarray) -> None:
+    for number, action in enumerate(actions):
+        if len(actions) > 1:
+            print(f"step {number}")
+        for field, value in zip(fields, action, strict=True):
+            unit = "" if field.unit == "1" else f" {field.unit}"
+            meaning = ""
+            if field.name == "terminate":
+                meaning = "  go on" if value else "  terminate: the task is done"
+            print(f"  {field.name:<18} {value:+.4f}{unit}{meaning}")

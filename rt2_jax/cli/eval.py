@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rt2_jax.cli.eval_closed_loop import add_closed_loop
-from rt2_jax.cli.eval_jobs import add_infer, add_job_flags, with_gin
+from rt2_jax.cli.eval_jobs import add_ema, add_infer, add_job_flags, which_params, with_gin
+from rt2_jax.cli.eval_replay import add_replay
 from rt2_jax.cli.eval_watch import add_watch, watch_as_verb
 from rt2_jax.cli.json_file import check_writable, write_json
 
@@ -22,6 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_infer(verbs)
     _add_pointing(verbs)
     add_closed_loop(verbs)
+    add_replay(verbs)
     add_watch(verbs)
     parse = parser.parse_known_args
 
@@ -77,6 +79,7 @@ def _add_checkpoint(parser: argparse.ArgumentParser, limit: str, nargs: str | No
         "checkpoint", nargs=nargs, help="a checkpoint, or a run's folder for its latest"
     )
     parser.add_argument("--limit", type=int, help=limit)
+    add_ema(parser)
     parser.add_argument("--json", metavar="F", help="writes the results there, too")
     parser.add_argument(
         "--batch-size", type=int, default=32, help="examples at once (default: %(default)s)"
@@ -93,14 +96,20 @@ def _offline(args: argparse.Namespace) -> None:
         return
     args = answered
     check_writable(args.json)
-    engine = PolicyEngine.from_checkpoint(args.checkpoint, (args.batch_size,))
+    engine = PolicyEngine.from_checkpoint(
+        args.checkpoint, (args.batch_size,), which_params(args.ema)
+    )
     with progress() as report:
         reports = evaluate_offline(
             engine, args.cache_dir, args.task, split=args.split, limit=args.limit, report=report
         )
     print(f"{engine.checkpoint}, split {args.split!r}\n")
     print(offline_table(reports))
-    data = {"checkpoint": engine.checkpoint, "split": args.split}
+    data = {
+        "checkpoint": engine.checkpoint,
+        "parameters": which_params(args.ema),
+        "split": args.split,
+    }
     write_json(args.json, {**data, "tasks": [each.to_json() for each in reports]})
 
 
@@ -110,14 +119,17 @@ def _pointing(args: argparse.Namespace) -> None:
     from rt2_jax.inference.engine import PolicyEngine
 
     check_writable(args.json)
-    engine = PolicyEngine.from_checkpoint(args.checkpoint, (args.batch_size,))
+    engine = PolicyEngine.from_checkpoint(
+        args.checkpoint, (args.batch_size,), which_params(args.ema)
+    )
     with progress() as report:
         result = evaluate_pointing(
             engine, args.pictures, levels=args.place_levels, limit=args.limit, report=report
         )
     print(f"{engine.checkpoint}, {args.pictures}\n")
     print(pointing_table(result))
-    write_json(args.json, {"checkpoint": engine.checkpoint, **result.to_json()})
+    data = {"checkpoint": engine.checkpoint, "parameters": which_params(args.ema)}
+    write_json(args.json, {**data, **result.to_json()})
 
 
 @contextlib.contextmanager

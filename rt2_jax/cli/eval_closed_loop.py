@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from rt2_jax.cli.eval_jobs import add_ema, which_params
+
 if TYPE_CHECKING:
     from rt2_jax.evaluation.policy_sources import LocalPolicy, PolicySource
 
@@ -29,7 +31,9 @@ def add_closed_loop(verbs: argparse._SubParsersAction) -> None:
         "command continues an interrupted evaluation.",
     )
     parser.add_argument(
-        "policy", metavar="POLICY", help="ws://HOST:PORT, a checkpoint, or expert|random|nothing"
+        "policy",
+        metavar="POLICY",
+        help="ws://HOST:PORT, a checkpoint, pretrained:NAME, or expert|random|nothing",
     )
     parser.add_argument("--skill", nargs="+", default=["reach", "push"], help="default: reach push")
     parser.add_argument(
@@ -47,6 +51,7 @@ def add_closed_loop(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--parallel", type=int, help="environments at once (default: processors; 8 for a model)"
     )
+    add_ema(parser)
     parser.add_argument("--out", metavar="F.jsonl", help="a line of JSON for each episode")
     parser.add_argument("--name", help="of the policy in the results (default: POLICY)")
     parser.add_argument(
@@ -153,17 +158,23 @@ def _source(args: argparse.Namespace) -> PolicySource | LocalPolicy:
     from rt2_jax.evaluation.policy_sources import ALIASES, NamedPolicy
     from rt2_jax.sim.policies import POLICIES
 
-    name = args.name or args.policy
+    name = args.name or args.policy + (" (ema)" if args.ema else "")
+    is_checkpoint = args.policy.startswith("pretrained:") or pathlib.Path(args.policy).is_dir()
+    if args.ema and not is_checkpoint:
+        raise ValueError(
+            f"--ema chooses the parameters of a checkpoint, found the policy {args.policy!r}; a "
+            "server has a flag --ema of its own"
+        )
     if args.policy.startswith(("ws://", "wss://")):
         token = pathlib.Path(args.token_file).read_text().strip() if args.token_file else None
         return remote(args.policy, name=name, token=token, patience_s=args.patience)
     if args.policy in (*POLICIES, *ALIASES):
         return NamedPolicy(ALIASES.get(args.policy, args.policy), name)
-    if pathlib.Path(args.policy).is_dir():
-        return local_engine(args.policy, name=name)
+    if is_checkpoint:
+        return local_engine(args.policy, name=name, which=which_params(args.ema))
     raise ValueError(
-        f"policy: found {args.policy!r}, expected ws://HOST:PORT, a checkpoint's directory, or one "
-        f"of {', '.join((*POLICIES, *ALIASES))}"
+        f"policy: found {args.policy!r}, expected ws://HOST:PORT, a checkpoint's directory, "
+        f"pretrained:NAME, or one of {', '.join((*POLICIES, *ALIASES))}"
     )
 
 

@@ -43,10 +43,23 @@ def add_infer(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=32, help="examples at once (default: %(default)s)"
     )
+    add_ema(parser)
     parser.add_argument("--shard-id", type=int, default=0, help="of several processes, which one")
     parser.add_argument("--num-shards", type=int, default=1, help="how many share the steps")
     add_job_flags(parser)
     parser.set_defaults(do=_infer)
+
+
+def add_ema(parser: argparse._ActionsContainer) -> None:
+    """Adds the flag that chooses the average of the parameters."""
+    parser.add_argument(
+        "--ema", action="store_true", help="the average of the parameters answers (item `ema`)"
+    )
+
+
+def which_params(ema: bool) -> str:
+    """As `PolicyEngine.from_checkpoint` names them."""
+    return "ema" if ema else "params"
 
 
 def with_gin(args: argparse.Namespace) -> argparse.Namespace | None:
@@ -67,6 +80,7 @@ def with_gin(args: argparse.Namespace) -> argparse.Namespace | None:
             split=config.split,
             limit=config.limit,
             batch_size=config.batch_size,
+            ema=config.ema,
             json=str(directory / f"{name}.{config.split}.json"),
             dry_run=args.dry_run,
         )
@@ -99,6 +113,7 @@ def _infer(args: argparse.Namespace) -> None:
             args.batch_size,
             args.shard_id,
             args.num_shards,
+            args.ema,
         )
     else:
         config, text = made
@@ -107,7 +122,9 @@ def _infer(args: argparse.Namespace) -> None:
     if args.dry_run:
         _show(config.checkpoint, config.cache_dir, config.tasks, config.split, config.limit)
         return
-    engine = PolicyEngine.from_checkpoint(config.checkpoint, (config.batch_size,))
+    engine = PolicyEngine.from_checkpoint(
+        config.checkpoint, (config.batch_size,), which_params(config.ema)
+    )
     with progress() as report:
         files = infer(
             engine,

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rt2_jax.cli.eval_jobs import add_ema, which_params
+
 if TYPE_CHECKING:
     from rt2_jax.evaluation.checkpoint_scores import CheckpointScores
 
@@ -52,6 +54,7 @@ def add_watch(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=32, help="examples at once (default: %(default)s)"
     )
+    add_ema(parser)
     parser.add_argument(
         "--name", help="of the results (default: what is evaluated, e.g. validation-closed_loop)"
     )
@@ -149,13 +152,16 @@ def _scores(args: argparse.Namespace) -> CheckpointScores:
         offline = OfflineSettings(args.cache_dir, args.split, tuple(args.task), args.limit)
     if args.pictures:
         pointing = PointingSettings(args.pictures, args.place_levels, args.limit)
-    return CheckpointScores(offline, suite, pointing, args.batch_size, args.parallel)
+    return CheckpointScores(
+        offline, suite, pointing, args.batch_size, args.parallel, which=which_params(args.ema)
+    )
 
 
 def _name(args: argparse.Namespace) -> str:
     parts = [] if args.no_offline else [args.split]
     parts += ["closed_loop"] if args.closed_loop else []
     parts += ["pointing"] if args.pictures else []
+    parts += ["ema"] if args.ema else []
     return "-".join(parts)
 
 

@@ -53,7 +53,9 @@ VERBS = {
     "act": Verb("asks a policy server once and prints the action", "train"),
     "convert": Verb("a checkpoint's parameters alone, for serving", "train"),
     "sim": Verb("the table-top world: list, record demonstrations, roll out policies", "sim,data"),
-    "bench": Verb("how fast it is here, beside other ways to do it: data, save", "data,train"),
+    "bench": Verb(
+        "how fast it is here, beside other ways to do it: data, save, serve", "data,train"
+    ),
 }
 
 

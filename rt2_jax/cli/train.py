@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rt2_jax.cli.gin_flags import add_gin_flags
+from rt2_jax.cli.host_flags import add_host_flags, hosts_of
 from rt2_jax.training import exits
 
 if TYPE_CHECKING:
@@ -80,27 +81,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="Python module that registers tasks, for those of the mixture that are not cached",
     )
     parser.add_argument("--compilation-cache", help="folder where compiled programs are kept")
-    parser.add_argument("--coordinator-address", help="of process 0, HOST:PORT, on many hosts")
-    parser.add_argument("--process-count", type=int, help="with --coordinator-address")
-    parser.add_argument("--process-index", type=int, help="with --coordinator-address")
-    parser.add_argument(
-        "--multihost",
-        choices=("auto", "off"),
-        default="auto",
-        help="auto looks for GKE, TPU VMs, SLURM and Open MPI (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--host-timeout",
-        type=int,
-        default=100,
-        help="seconds without a sign of life after which a process is lost (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--start-timeout",
-        type=int,
-        default=300,
-        help="seconds that processes wait for each other at the start (default: %(default)s)",
-    )
+    add_host_flags(parser, detect=True)
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -109,16 +90,7 @@ def run(args: argparse.Namespace) -> int | None:
         raise ValueError("there is nothing to train: say what with --gin_file")
     if args.report is not None:
         return _report(args)
-    from rt2_jax.training.hosts import Hosts
-
-    hosts = Hosts(
-        args.coordinator_address,
-        args.process_count,
-        args.process_index,
-        detect=args.multihost == "auto",
-        timeout=args.host_timeout,
-        start_timeout=args.start_timeout,
-    )
+    hosts = hosts_of(args)
     if args.dry_run or not hosts.may_be_many:
         return _train(args, None)
     from rt2_jax.cli.main import answered

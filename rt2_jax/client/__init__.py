@@ -8,13 +8,30 @@ from typing import Any, List
 from rt2_jax._lazy import lazy_exports
 
 _of_actions, _, _shared = lazy_exports(
-    "rt2_jax.actions", {"policy": ["Observation", "Policy"], "space": ["ActionSpace"]}
+    "rt2_jax.actions",
+    {
+        "policy": ["Observation", "Policy"],
+        "sampling": ["Sampling"],
+        "space": ["ActionSpace"],
+    },
 )
 _own, _, _names = lazy_exports(
     __name__,
     {
+        "chunks": ["ActionChunks"],
+        "episode": ["run_episode"],
+        "episode_summary": ["EpisodeSummary", "Robot"],
+        "errors": [
+            "DeadlineExceeded",
+            "PolicyServerError",
+            "RequestSuperseded",
+            "ServerBusy",
+            "StaleAnswer",
+            "UnsafeAction",
+        ],
         "rate": ["ControlRate"],
-        "remote": ["DeadlineExceeded", "PolicyServerError", "RemotePolicy"],
+        "remote": ["RemotePolicy"],
+        "remote_async": ["AsyncRemotePolicy"],
     },
 )
 __all__ = sorted(_shared + _names)

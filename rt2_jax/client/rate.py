@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from typing import Deque, Dict
+from typing import Deque, Dict, Optional
 
 _KEPT = 10_000  # periods, for the percentiles
 _LOG = logging.getLogger("rt2_jax.client")
@@ -37,9 +37,15 @@ class ControlRate:
         self.missed = 0
         self._report_every_s = report_every_s
         self._busy_s: Deque[float] = deque(maxlen=_KEPT)
-        self._begin = 0.0  # set by the first tick
+        self._begin: Optional[float] = None
         self._reported = time.monotonic()
         self._missed_reported = 0
+
+    def due(self) -> float:
+        """When the next tick is due, on `time.monotonic`; the first call begins a period."""
+        if self._begin is None:
+            self._begin = time.monotonic()
+        return self._begin + self.period_s
 
     def wait(self) -> bool:
         """Sleeps until the next tick.
@@ -47,11 +53,8 @@ class ControlRate:
         Returns:
           Whether the tick is on time.
         """
-        now = time.monotonic()
-        if self.ticks == 0:
-            self._begin = now
-        self._busy_s.append(now - self._begin)
-        due = self._begin + self.period_s
+        due, now = self.due(), time.monotonic()
+        self._busy_s.append(now - (due - self.period_s))
         late = now - due
         on_time = late <= 0.1 * self.period_s
         self.ticks += 1

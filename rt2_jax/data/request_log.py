@@ -28,7 +28,17 @@ from rt2_jax.data.cache import allow_open_files
 from rt2_jax.data.journal import JOURNAL, SEALED, Journal
 
 VERSION = 1
-OUTCOMES = ("answered", "refused", "busy", "late", "failed", "reset", "left")
+OUTCOMES = (
+    "answered",
+    "refused",
+    "busy",
+    "superseded",
+    "late",
+    "unsafe",
+    "failed",
+    "reset",
+    "left",
+)
 """Of a request; and the two events that end an episode: `reset`, and a connection that `left`."""
 
 _INFO_FILE = "server.json"

@@ -55,6 +55,7 @@ class CheckpointScores:
       batch_size: of offline evaluation and pointing.
       parallel: environments at once, see `closed_loop.evaluate`.
       compiled: the programs; None before the first checkpoint.
+      which: `params`, or `ema` for their average.
     """
 
     offline: OfflineSettings | None = None
@@ -63,6 +64,7 @@ class CheckpointScores:
     batch_size: int = 32
     parallel: int | None = None
     compiled: Compiled | None = None
+    which: str = "params"
 
     def __post_init__(self) -> None:
         if self.offline is None and self.suite is None and self.pointing is None:
@@ -70,7 +72,7 @@ class CheckpointScores:
 
     def settings(self) -> dict[str, Any]:
         """What is evaluated, plain JSON: results of equal settings are of one kind."""
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {} if self.which == "params" else {"parameters": self.which}
         if self.offline is not None:
             found["offline"] = dataclasses.asdict(self.offline)
             del found["offline"]["cache_dir"]  # it may be somewhere else the next time
@@ -97,7 +99,9 @@ class CheckpointScores:
         """
         sizes = (self.batch_size, *(_SESSION_SIZES if self.suite is not None else ()))
         try:
-            engine = PolicyEngine.from_checkpoint(checkpoint, sizes, compiled=self.compiled)
+            engine = PolicyEngine.from_checkpoint(
+                checkpoint, sizes, self.which, compiled=self.compiled
+            )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise BadCheckpointError(str(error)) from error
         self.compiled = engine.compiled

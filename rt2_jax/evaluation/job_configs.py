@@ -17,6 +17,7 @@ class EvalConfig:
       split: that is cached there.
       limit: steps of each task, evenly spread; None for all.
       batch_size: examples at once.
+      ema: whether the average of the parameters answers (item `ema`).
     """
 
     checkpoint: str
@@ -26,6 +27,7 @@ class EvalConfig:
     split: str = "validation"
     limit: int | None = None
     batch_size: int = 32
+    ema: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -48,6 +50,7 @@ class InferConfig:
       batch_size: examples at once.
       shard_id: which part of the steps this process takes.
       num_shards: into how many they are divided.
+      ema: whether the average of the parameters answers (item `ema`).
     """
 
     checkpoint: str
@@ -60,6 +63,7 @@ class InferConfig:
     batch_size: int = 32
     shard_id: int = 0
     num_shards: int = 1
+    ema: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -42,8 +42,15 @@ def remote(
     return RemotePolicySource(name or url, connect, metadata)
 
 
-def local_engine(checkpoint: str | pathlib.Path, *, name: str = "") -> LocalPolicy:
+def local_engine(
+    checkpoint: str | pathlib.Path, *, name: str = "", which: str = "params"
+) -> LocalPolicy:
     """The policy of a checkpoint, on this machine's devices.
+
+    Args:
+      checkpoint: its place, or `pretrained:NAME`.
+      name: of the policy in the results.
+      which: `params`, or `ema` for their average.
 
     Raises:
       FileNotFoundError, KeyError, ValueError: no checkpoint, or none of the table-top world's
@@ -51,7 +58,7 @@ def local_engine(checkpoint: str | pathlib.Path, *, name: str = "") -> LocalPoli
     """
     from rt2_jax.inference.engine import PolicyEngine
 
-    engine = PolicyEngine.from_checkpoint(checkpoint)
+    engine = PolicyEngine.from_checkpoint(checkpoint, which=which)
     source = engine_source(engine, name or str(checkpoint))
     engine.warm_up()
     return source

@@ -5,7 +5,8 @@ from rt2_jax._lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "engine": ["EnginePolicy", "PolicyEngine", "Question"],
+        "answers": ["Question", "WrittenText"],
+        "engine": ["EnginePolicy", "PolicyEngine"],
         "history": ["FrameHistory"],
         "programs": ["DecodePrograms"],
     },

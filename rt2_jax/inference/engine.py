@@ -5,77 +5,99 @@ from __future__ import annotations
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-from rt2_jax.actions.policy import Observation, check_policy_output
+from rt2_jax.actions.policy import Observation
+from rt2_jax.actions.sampling import MOST_TOP_K, Sampling
 from rt2_jax.actions.tokens import ActionTokens
 from rt2_jax.data.model_inputs import ImageSlot
 from rt2_jax.data.prompt_template import IMAGE_MARK, IMAGE_PLACE
-from rt2_jax.data.state_text import fill_prompt
 from rt2_jax.data.task_info import TaskInfo
+from rt2_jax.inference.answers import DecodedActions, Question, WrittenText, action_result
+from rt2_jax.inference.decoder import AnswerDecoder, NotFiniteScoresError
+from rt2_jax.inference.exported import ProgramStore
 from rt2_jax.inference.history import FrameHistory
 from rt2_jax.inference.metadata import describe_task
+from rt2_jax.inference.observing import (
+    observation_features,
+    observation_name,
+    state_outside,
+    unused_inputs,
+)
+from rt2_jax.inference.placement import Placement
 from rt2_jax.inference.programs import Compiled, DecodePrograms
-from rt2_jax.inference.weights import abstract_params, weights_hash
+from rt2_jax.inference.tasks import choose_robot_task
+from rt2_jax.inference.text import Asked, answer_in_words
+from rt2_jax.inference.weights import Weights, abstract_params, check_format, serving_weights
 from rt2_jax.models.config_json import config_to_json
 from rt2_jax.models.model import Params
 from rt2_jax.training.adapters import restore_merged
 from rt2_jax.training.checkpoints import find_checkpoint
 from rt2_jax.training.description import RunDescription
 
+__all__ = ["EnginePolicy", "NotFiniteScoresError", "PolicyEngine", "Question"]
+
 Features = Mapping[str, np.ndarray]
-
-_ASPECT_TOLERANCE = 0.02  # of width / height
-
-
-class NotFiniteScoresError(ValueError):
-    """The weights give no finite numbers: training has diverged, or they are damaged."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt as the model reads it, with a picture (uint8 [H, W, 3], or encoded) or none."""
-
-    prompt: str
-    picture: np.ndarray | bytes | None = None
 
 
 class PolicyEngine:
     """Answers observations and questions with the weights and the transforms of a checkpoint.
 
+    Answers are the likeliest ones, greedily, unless a `Sampling` is given.
+
     Args:
       description: the checkpoint's.
-      params: of its model.
+      weights: of its model: parameters as a checkpoint has them, or what `serving_weights` made.
       batch_sizes: of the compiled programs; requests are padded to the next one.
       checkpoint: its name, for the metadata.
       compiled: of an engine of the same run, `compiled`; what it holds is not compiled again. It is
         ignored where the model or the shapes of its inputs are others.
+      most_samples: answers to one request that `warm_up` compiles for; 0 compiles for each number
+        of them when it is first asked for.
+      store: of programs that earlier processes have compiled; None to compile all of them.
+      placement: of the weights on several devices; None for one.
+
+    Attributes:
+      weights: as they are served.
     """
 
     def __init__(
         self,
         description: RunDescription,
-        params: Params,
+        weights: Params | Weights,
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
         checkpoint: str = "",
         compiled: Compiled | None = None,
+        most_samples: int = 0,
+        store: ProgramStore | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self.description = description
         self.checkpoint = checkpoint
+        self.most_samples = most_samples
         self._inputs = description.model_inputs
         self._vocab_size = description.vocab_size
         model = description.make_model()
-        self._params = params
-        of = _decides_programs(description, params)
+        if not isinstance(weights, Weights):
+            weights = serving_weights(model, weights, description.inputs.batch_shapes(1))
+        self.weights = weights
+        of = _decides_programs(description, weights.params)
         if compiled is None or compiled.of != of:
             compiled = Compiled(of)
-        self._programs = DecodePrograms(model, params, batch_sizes, compiled)
-        self._tokens: dict[TaskInfo, tuple[ActionTokens, np.ndarray]] = {}
+        self._programs = DecodePrograms(
+            model.written_out(),
+            weights.params,
+            batch_sizes,
+            compiled,
+            most_samples,
+            store,
+            placement,
+        )
+        self._decoder = AnswerDecoder(description, self._programs, checkpoint)
 
     @classmethod
     def from_checkpoint(
@@ -84,7 +106,11 @@ class PolicyEngine:
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
         which: str = "params",
         *,
+        weights: str = "stored",
         compiled: Compiled | None = None,
+        most_samples: int = 0,
+        store: ProgramStore | None = None,
+        placement: Placement | None = None,
     ) -> PolicyEngine:
         """Reads a checkpoint, a run's latest one, or `pretrained:NAME`; nothing else is needed.
 
@@ -94,15 +120,36 @@ class PolicyEngine:
           checkpoint: its place.
           batch_sizes: of the compiled programs.
           which: `params`, or `ema` for their average.
+          weights: how they are kept: one of `rt2_jax.inference.weights.FORMATS`.
+          compiled: as the engine takes it.
+          most_samples: as the engine takes it.
+          store: as the engine takes it.
+          placement: of the weights, each part of which is read to its device; None: all on the
+            first one.
 
         Raises:
           FileNotFoundError: it is no checkpoint, or not a whole one.
-          TypeError, KeyError, ValueError: it is damaged, or of another version.
+          TypeError, KeyError, ValueError: it is damaged, or of another version; another format; or
+            its weights cannot be divided as the placement has it.
         """
+        check_format(weights)
         path = find_checkpoint(checkpoint)
         description = RunDescription.from_checkpoint(path)
-        params = restore_merged(path, abstract_params(description), which)
-        return cls(description, params, batch_sizes, path.name, compiled)
+        abstract = (
+            abstract_params(description)
+            if placement is None
+            else placement.abstract_params(description)
+        )
+        ready = serving_weights(
+            description.make_model(),
+            restore_merged(path, abstract, which),
+            description.inputs.batch_shapes(1),
+            weights,
+            consume=True,
+        )
+        return cls(
+            description, ready, batch_sizes, path.name, compiled, most_samples, store, placement
+        )
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -115,42 +162,12 @@ class PolicyEngine:
         return self._programs.compiled
 
     def robot_task(self, name: str | None = None, *, embodiment: str | None = None) -> TaskInfo:
-        """The task whose prompt, views and actions are meant.
-
-        Args:
-          name: of a robot task of the checkpoint's mixture. None where only one is possible, or
-            where all that are left agree in prompt, views and actions.
-          embodiment: leaves the tasks of this robot.
+        """The task whose prompt, views and actions are meant; see `choose_robot_task`.
 
         Raises:
           KeyError: no such task. ValueError: none at all, or a choice has to be made.
         """
-        tasks = self.description.robot_tasks
-        mixture = self.description.manifest.mixture
-        if not tasks:
-            raise ValueError(
-                f"{self.checkpoint or 'checkpoint'}: trained on {mixture!r}, which has no robot: "
-                "it answers questions, but it cannot act"
-            )
-        left = [
-            task
-            for task in tasks
-            if name in (None, task.name)
-            and task.robot is not None
-            and embodiment in (None, task.robot.embodiment)
-        ]
-        if not left:
-            raise KeyError(
-                f"no robot task {name or ''!r} of embodiment {embodiment or 'any'!r}; the "
-                f"checkpoint was trained on {_names(tasks)}"
-            )
-        first = left[0]
-        if any(_acts_as(task) != _acts_as(first) for task in left):
-            raise ValueError(
-                "the checkpoint's robot tasks differ in prompt, views or actions; choose one of "
-                f"{_names(left)}"
-            )
-        return first
+        return choose_robot_task(self.description, self.checkpoint, name, embodiment)
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
@@ -161,18 +178,17 @@ class PolicyEngine:
         """What a client must know of a robot task before it acts: plain JSON."""
         return {
             "checkpoint": self.checkpoint,
-            "weights": self._weights_hash,
+            "weights": self.weights.hash,
+            "weights_format": self.weights.format,
             **describe_task(self.description, task),
             "batch_sizes": list(self.batch_sizes),
+            "most_samples": self.most_samples,
+            "most_top_k": MOST_TOP_K,
         }
-
-    @cached_property
-    def _weights_hash(self) -> str:
-        return weights_hash(self._params)
 
     def action_tokens(self, task: TaskInfo) -> ActionTokens:
         """How a robot task's actions are written, with the bounds of the checkpoint."""
-        return self._bound(task)[0]
+        return self._decoder.action_tokens(task)
 
     def warm_up(self, *, questions: bool | None = None) -> dict[int, float]:
         """Compiles and runs all programs, so that no request ever waits for one.
@@ -188,13 +204,17 @@ class PolicyEngine:
         """
         example = dict(self.description.example_input)
         robots = self.description.robot_tasks
+        samplings: list[Sampling | None] = [None]
+        if self.most_samples:
+            samplings.append(Sampling(num_samples=self.most_samples))
         seconds = {}
         for size in self.batch_sizes:
             start = time.perf_counter()
-            for task in robots:
-                self.decode_actions([example] * size, task)
-            if questions or (questions is None and not robots):
-                self.decode_text([example] * size)
+            for sampling in samplings:
+                for task in robots:
+                    self.decode([example] * size, task, sampling)
+                if questions or (questions is None and not robots):
+                    self.write([example] * size, sampling)
             seconds[size] = time.perf_counter() - start
         return seconds
 
@@ -218,34 +238,33 @@ class PolicyEngine:
           ValueError: a picture of another aspect ratio, an instruction that is too long, or a state
             of another length.
         """
-        spec = self._inputs.spec
-        slots = [slot for slot in spec.image_slots if slot[0] in task.views]
-        missing = [slot for slot in slots if slot[1] == 0 and slot not in images]
-        if missing:
-            raise KeyError(
-                f"{where}: no picture of view {missing[0][0]!r}; expected "
-                f"{[view for view, time in slots if time == 0]}"
-            )
-        for (view, _), image in images.items():
-            _check_aspect(task, view, image.shape, where)
-        table = self.description.instructions
-        if table is not None and instruction_embedding is None:
-            instruction_embedding = table.find(instruction, where)
-        return self._inputs.observe(
-            {slot: image for slot, image in images.items() if slot in slots},
-            fill_prompt(task, instruction, self.description.state_text(task), state, where),
-            robot=True,
-            where=where,
-            instruction_embedding=instruction_embedding,
+        return observation_features(
+            self.description, task, images, instruction, state, where, instruction_embedding
         )
+
+    def decode(
+        self, examples: Sequence[Features], task: TaskInfo, sampling: Sampling | None = None
+    ) -> DecodedActions:
+        """Plans and action tokens of robot examples, with the log-probability of each token.
+
+        A plan is free text up to `PLAN_END`, its own end, or the last place that it may have.
+        Behind it each place holds one of the ids that its field has, so that every row is an
+        action, also a drawn one.
+
+        Args:
+          examples: their features.
+          task: whose actions.
+          sampling: how answers are drawn; None for the likeliest one.
+
+        Raises:
+          NotFiniteScoresError: the weights give no finite numbers.
+        """
+        return self._decoder.actions(examples, task, sampling)
 
     def decode_actions(
         self, examples: Sequence[Features], task: TaskInfo
     ) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Plans and action tokens of robot examples.
-
-        A plan is free text. Behind it each place holds one of the ids that its field has, so that
-        every row is an action.
+        """The likeliest plans and action tokens of robot examples, see `decode`.
 
         Returns:
           B plans ("" where the model writes none), action tokens int32 [B, K * D], and float32 [B],
@@ -254,24 +273,31 @@ class PolicyEngine:
         Raises:
           NotFiniteScoresError: the weights give no finite numbers.
         """
-        mask, plan = self._bound(task)[1], self._inputs.spec.plan_length
-        tokens, scores = self._finite(*self._programs.decode(examples, len(mask), mask, plan))
-        return [self._text(row) for row in tokens[:, :plan]], tokens[:, plan:], scores
+        found = self.decode(examples, task)
+        return [plans[0] for plans in found.plans], found.tokens[:, 0], found.scores[:, 0]
 
-    def decode_text(self, examples: Sequence[Features]) -> list[str]:
-        """The likeliest answers to web examples, without mask.
+    def write(
+        self,
+        examples: Sequence[Features],
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+    ) -> list[list[WrittenText]]:
+        """Answers in words to web examples, without mask: one or `sampling.num_samples` to each.
+
+        Args:
+          examples: their features.
+          sampling: how answers are drawn; None for the likeliest one.
+          max_tokens: what is longer is cut; None for as many as the model was trained on.
 
         Raises:
-          ValueError: the model writes actions only, or the weights give no finite numbers.
+          ValueError: the model writes actions only or not so many tokens, or the weights give no
+            finite numbers.
         """
-        if not self.description.model.writes_text:
-            raise ValueError(
-                f"{self.checkpoint or 'checkpoint'}: its model writes actions only; it cannot "
-                "answer in words"
-            )
-        length = self._inputs.spec.decoder_length
-        tokens, _ = self._finite(*self._programs.decode(examples, length, None))
-        return [self._text(row) for row in tokens]
+        return self._decoder.texts(examples, sampling, max_tokens)
+
+    def decode_text(self, examples: Sequence[Features]) -> list[str]:
+        """The likeliest answers to web examples, see `write`."""
+        return [answers[0].text for answers in self.write(examples)]
 
     def score(self, examples: Sequence[Features]) -> np.ndarray:
         """Log-probabilities float32 [B] of the answers that examples hold, each token after the
@@ -283,14 +309,14 @@ class PolicyEngine:
         Raises:
           ValueError: the weights give no finite numbers.
         """
-        scores = self._programs.score(examples)
-        return self._finite(scores, scores)[1]
+        return self._decoder.score(examples)
 
     def act(
         self,
         observations: Sequence[Observation],
         task: TaskInfo | None = None,
         history: FrameHistory | None = None,
+        sampling: Sampling | None = None,
     ) -> list[dict[str, Any]]:
         """The next actions for each observation.
 
@@ -298,19 +324,25 @@ class PolicyEngine:
           observations: of any sessions; all are answered in one batch where one is large enough.
           task: by default the only robot's.
           history: earlier frames; without it, slots of earlier times stay empty.
+          sampling: how answers are drawn; None for the likeliest one.
 
         Returns:
           For each: `actions` float32 [K, D] in native units, `tokens` int32 [K * D], `levels`
-          int32 [K, D], `plan` (in words, "" for none), `score` (log-probability of the tokens),
+          int32 [K, D], `plan` (in words, "" for none), `score` (log-probability of plan and action
+          among what is allowed), `token_scores` float32 [K * D] (that of each of the tokens),
+          `confidence` (the least probability of one of them among all tokens of the model, so it
+          is low too where the model would rather have written something else than an action),
           `unused`, the names of inputs that the model does not read, and `state_outside`, those of
           the state's numbers that are outside the range that training saw.
+          With `sampling` these are of the first drawn answer, and `samples` has all n: `actions`
+          [n, K, D], `tokens` and `token_scores` [n, K * D], `scores` [n], `plans`.
 
         Raises:
           TypeError, KeyError, ValueError: an observation that the model cannot read, or weights
             that give no finite numbers. No frame is remembered of a batch that is refused.
         """
         task = task or self.robot_task()
-        names = [_name(observation) for observation in observations]
+        names = [observation_name(observation) for observation in observations]
         for observation in observations:
             observation.check()
         if history is None:
@@ -328,84 +360,51 @@ class PolicyEngine:
             )
             for observation, where in zip(observations, names, strict=True)
         ]
-        writer = self.description.state_text(task)
         outside = [
-            ()
-            if writer is None or observation.state is None
-            else writer.outside(observation.state, where)
+            state_outside(self.description, task, observation, where)
             for observation, where in zip(observations, names, strict=True)
         ]
-        plans, tokens, scores = self.decode_actions(examples, task)
-        codec = self.action_tokens(task)
+        decoded = self.decode(examples, task, sampling)
+        codec, tokenizer = self.action_tokens(task), self._inputs.tokenizer
         results = []
-        for number, (observation, where, plan, row, score) in enumerate(
-            zip(observations, names, plans, tokens, scores, strict=True)
-        ):
-            levels = codec.from_ids(row.tolist(), self._inputs.tokenizer.id_to_piece)
-            result = {
-                "actions": codec.codec.decode(levels),
-                "tokens": row,
-                "levels": levels,
-                "plan": plan,
-                "score": float(score),
-                "unused": self._unused(observation, task),
-                "state_outside": outside[number],
-            }
-            check_policy_output(codec.codec.space, result, where)
+        for row, (observation, where) in enumerate(zip(observations, names, strict=True)):
+            result = action_result(codec, tokenizer, decoded, row, sampling is not None, where)
+            result["unused"] = unused_inputs(self.description, task, observation)
+            result["state_outside"] = outside[row]
             results.append(result)
         history.remember(observations)
         return results
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
-        """Greedy answers to web prompts; no mask, so any text can come.
+        """The likeliest answers to web prompts; no mask, so any text can come.
 
         Raises:
           ValueError: a damaged picture, or a prompt that is too long.
         """
+        return [answers[0].text for answers in self.answers(questions)]
+
+    def answers(
+        self,
+        questions: Sequence[Question],
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+    ) -> list[list[WrittenText]]:
+        """Answers to web prompts with their log-probabilities; see `write`.
+
+        Raises:
+          ValueError: a damaged picture, a prompt that is too long, or as `write`.
+        """
         slot = self._inputs.spec.image_slots[0]
-        return self.decode_text(
-            [
-                self._inputs.observe(
-                    {} if question.picture is None else {slot: question.picture},
-                    question.prompt.replace(IMAGE_MARK, IMAGE_PLACE),
-                    robot=False,
-                    where=f"question {number}",
-                )
-                for number, question in enumerate(questions)
-            ]
-        )
-
-    def _bound(self, task: TaskInfo) -> tuple[ActionTokens, np.ndarray]:
-        if task not in self._tokens:
-            tokens = self.description.action_tokens(task)
-            mask = tokens.token_mask(self._vocab_size)
-            plan = np.ones((self._inputs.spec.plan_length, self._vocab_size), bool)
-            self._tokens[task] = tokens, np.concatenate([plan, mask])
-        return self._tokens[task]
-
-    def _text(self, tokens: np.ndarray) -> str:
-        """What tokens say; the model may have more ids than the vocabulary has pieces."""
-        tokenizer = self._inputs.tokenizer
-        return tokenizer.decode(
-            i for i in tokens.tolist() if 0 < i < tokenizer.vocab_size and i != tokenizer.eos_id
-        )
-
-    def _finite(self, tokens: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not np.all(np.isfinite(scores)):
-            raise NotFiniteScoresError(
-                f"{self.checkpoint or 'checkpoint'}: the model's scores are not finite, so nothing "
-                "was decoded; its training has diverged, or the weights are damaged"
+        examples = [
+            self._inputs.observe(
+                {} if question.picture is None else {slot: question.picture},
+                question.prompt.replace(IMAGE_MARK, IMAGE_PLACE),
+                robot=False,
+                where=f"question {number}",
             )
-        return tokens, scores
-
-    def _unused(self, observation: Observation, task: TaskInfo) -> tuple[str, ...]:
-        read = {view for view, _ in self._inputs.spec.image_slots if view in task.views}
-        names = [f"images/{view}" for view in observation.images if view not in read]
-        unread = observation.state is not None and not self._inputs.spec.state_fields
-        vector = observation.instruction_embedding is not None
-        if vector and self.description.instructions is None:
-            names.append("instruction_embedding")
-        return (*names, *(("state",) if unread else ()))
+            for number, question in enumerate(questions)
+        ]
+        return self.write(examples, sampling, max_tokens)
 
 
 class EnginePolicy:
@@ -419,7 +418,7 @@ class EnginePolicy:
     def __init__(self, engine: PolicyEngine, task: TaskInfo | None = None) -> None:
         self.engine = engine
         self.task = task or engine.robot_task()
-        self.metadata = engine.describe(self.task)
+        self.metadata: Mapping[str, Any] = engine.describe(self.task)
         self._history = FrameHistory(engine.description.inputs.image_slots)
 
     def reset(self, session: str | None = None) -> None:
@@ -430,9 +429,15 @@ class EnginePolicy:
         """As `PolicyEngine.act` answers."""
         return self.infer_batch([observation])[0]
 
-    def infer_batch(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
+    def infer_batch(
+        self, observations: Sequence[Observation], sampling: Sampling | None = None
+    ) -> list[dict[str, Any]]:
         """Answers several sessions at once, with the tokens that each would get alone."""
-        return self.engine.act(observations, self.task, self._history)
+        return self.engine.act(observations, self.task, self._history, sampling)
+
+    def answer(self, questions: Sequence[Asked]) -> list[list[str]]:
+        """As `answer_in_words`."""
+        return answer_in_words(self.engine, questions)
 
 
 def _decides_programs(description: RunDescription, params: Params) -> dict[str, Any]:
@@ -451,32 +456,3 @@ def _decides_programs(description: RunDescription, params: Params) -> dict[str, 
             for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         },
     }
-
-
-def _acts_as(task: TaskInfo) -> tuple[Any, ...]:
-    return task.prompt, task.views, task.image_size, task.robot
-
-
-def _names(tasks: Sequence[TaskInfo]) -> str:
-    return ", ".join(repr(task.name) for task in tasks)
-
-
-def _name(observation: Observation) -> str:
-    words = ["observation"]
-    if observation.session is not None:
-        words.append(f"of session {observation.session!r}")
-    if observation.step is not None:
-        words.append(f"step {observation.step}")
-    return ", ".join([" ".join(words[:2]), *words[2:]])
-
-
-def _check_aspect(task: TaskInfo, view: str, shape: tuple[int, ...], where: str) -> None:
-    if task.image_size is None or view not in task.views:
-        return
-    height, width = task.image_size
-    if abs(shape[1] / shape[0] * height / width - 1) > _ASPECT_TOLERANCE:
-        raise ValueError(
-            f"{where}: the picture of view {view!r} has {shape[0]} x {shape[1]} pixels (height x "
-            f"width), but training saw {height} x {width}: crop it to that shape, since stretching "
-            "it would move everything in it"
-        )

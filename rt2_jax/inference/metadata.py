@@ -43,6 +43,8 @@ def describe_task(description: RunDescription, task: TaskInfo) -> dict[str, Any]
         "horizon": bound.codec.horizon,
         "control_rate_hz": space.control_rate_hz,
         "vocabulary_hash": description.tokenizer.hash,
+        "writes_text": description.model.writes_text,
+        "statistics_keys": [f"{task.robot.embodiment}/{space.name}"],
     }
 
 

@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "config_json": ["ModelConfig", "config_from_json", "config_to_json"],
         "decoder_model": ["DecoderVisionLanguageModel"],
         "decoder_only": ["DecoderOnly", "DecoderOnlyCache"],
-        "decoding": ["greedy_decode"],
+        "decoding": ["Decoded", "Draw", "decode"],
         "encoder_decoder": ["DecoderCache"],
         "layer_stack": ["stack_layers", "unstack_layers"],
         "losses": ["ExampleSums", "MetricSum", "token_cross_entropy"],

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rt2_jax.models.decoder_vision_language import DecoderVisionLanguageModule
-from rt2_jax.models.decoding import greedy_decode
+from rt2_jax.models.decoding import Decoded, Draw, decode, repeat_rows
 from rt2_jax.models.model import PICTURES, Batch, Params, TransformerModel, check_features
 
 
@@ -35,11 +35,21 @@ class DecoderVisionLanguageModel(TransformerModel):
         observed: Batch,
         length: int,
         token_mask: jax.Array | None = None,
-        restart: int = 0,
-    ) -> tuple[jax.Array, jax.Array]:
+        restart: int | jax.Array = 0,
+        stop: jax.Array | None = None,
+        draw: Draw | None = None,
+    ) -> Decoded:
         check_features(observed, self.OBSERVED)
         logits, cache = self._apply(params, *self._inputs(observed), method="prefill")
-        decode_step = functools.partial(self._written_out(params), method="decode_step")
-        return greedy_decode(
-            decode_step, logits, cache.extended(length), length, self.eos_id, token_mask, restart
+        count = 1 if draw is None else draw.count
+        return decode(
+            functools.partial(self._written_out(params), method="decode_step"),
+            repeat_rows(logits, count),
+            cache.repeated(count).extended(length),
+            length,
+            self.eos_id,
+            token_mask,
+            restart,
+            stop,
+            draw,
         )

@@ -12,6 +12,7 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from rt2_jax.models.config import PADDING, DecoderOnlyConfig
+from rt2_jax.models.decoding import repeat_rows
 from rt2_jax.models.layer_stack import RESIDUAL, apply_layers
 from rt2_jax.models.layers import (
     Attention,
@@ -58,6 +59,16 @@ class DecoderOnlyCache:
     def room(self) -> int:
         """How many tokens have room after the prefix."""
         return self.mask.shape[1] - self.prefix_places
+
+    def repeated(self, count: int) -> DecoderOnlyCache:
+        """A cache of `count` rows for each one, behind each other, to be written on apart."""
+        return dataclasses.replace(
+            self,
+            layers=jax.tree.map(lambda leaf: repeat_rows(leaf, count, axis=1), self.layers),
+            mask=repeat_rows(self.mask, count),
+            used=repeat_rows(self.used, count),
+            positions=repeat_rows(self.positions, count),
+        )
 
     def extended(self, length: int) -> DecoderOnlyCache:
         """The same with room for `length` tokens after the prefix."""

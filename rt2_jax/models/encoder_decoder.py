@@ -13,6 +13,7 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from rt2_jax.models.config import TextConfig
+from rt2_jax.models.decoding import repeat_rows
 from rt2_jax.models.layer_stack import RESIDUAL, apply_layers
 from rt2_jax.models.layers import (
     Attention,
@@ -25,6 +26,8 @@ from rt2_jax.models.layers import (
 )
 from rt2_jax.models.position import RelativePositionBias
 from rt2_jax.models.sharding import constrain, constrain_residual, enter_block
+
+_ENCODED = ("encoded_keys", "encoded_values")
 
 
 @struct.dataclass
@@ -62,6 +65,14 @@ class DecoderCache:
     def room(self) -> int:
         """How many tokens a row can hold."""
         return self.layers.keys.shape[2]
+
+    def repeated(self, count: int) -> DecoderCache:
+        """A cache of `count` rows for each one, behind each other, to be written on apart."""
+        return DecoderCache(
+            jax.tree.map(lambda leaf: repeat_rows(leaf, count, axis=1), self.layers),
+            repeat_rows(self.encoder_mask, count),
+            repeat_rows(self.positions, count),
+        )
 
     def extended(self, length: int) -> DecoderCache:
         """The same with room for `length` tokens in all."""
@@ -254,6 +265,9 @@ class Decoder(nn.Module):
         count = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
         if cache is not None:
             count += cache.positions
+            # The same as before: not to be stacked again by every step.
+            same = {name: getattr(cache.layers, name) for name in _ENCODED}
+            kept = dataclasses.replace(kept, **same)
         x = drop(enter_block(RMSNorm(self.dtype, name="decoder_norm")(x)), deterministic)
         if table is None:
             axes = ("embed", "vocab")

@@ -96,14 +96,22 @@ def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of scanned layers -> those of the same layers written out."""
     unstacked = {}
     for path, leaf in flatten_dict(params).items():
-        if STACK not in path:
-            unstacked[path] = leaf
-            continue
-        at = path.index(STACK)
-        for i in range(leaf.shape[LAYER_AXIS]):
-            name = (*path[:at], f"{STACK}_{i}", *path[at + 1 :])
-            unstacked[name] = jnp.take(leaf, i, axis=LAYER_AXIS)
+        unstacked.update(unstack_leaf(path, leaf))
     return unflatten_dict(unstacked)
+
+
+def unstack_leaf(path: tuple[str, ...], leaf: Any) -> dict[tuple[str, ...], Any]:
+    """One of the parameters, by its path -> those of all layers; as it is if it has no stack."""
+    if STACK not in path:
+        return {path: leaf}
+    at = path.index(STACK)
+    names = [(*path[:at], f"{STACK}_{i}", *path[at + 1 :]) for i in range(leaf.shape[LAYER_AXIS])]
+    return {name: _layer(leaf, i) for i, name in enumerate(names)}
+
+
+@jax.jit
+def _layer(leaf: jax.Array, i: int) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(leaf, i, LAYER_AXIS, keepdims=False)
 
 
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from rt2_jax.models.attention import attend
 from rt2_jax.models.layer_stack import ATTENTION_OUTPUT, ATTENTION_PROJECTION, MLP_HIDDEN, RESIDUAL
-from rt2_jax.models.products import look_up, matmul
+from rt2_jax.models.products import look_up, matmul, narrow_matmul
 from rt2_jax.models.recomputed import recomputed
 from rt2_jax.models.rotary import Rotation, rotate
 from rt2_jax.models.sharding import constrain, constrain_residual, enter_block, parameter_layout
@@ -42,8 +42,15 @@ def partitioned(init: Initializer, axes: Sequence[str]) -> Initializer:
     return nn.with_logical_partitioning(init, tuple(axes))
 
 
+KERNEL, KERNEL_SCALE = "kernel", "kernel_scale"
+
+
 class Dense(nn.Module):
-    """`x @ kernel (+ bias)` over the last axis."""
+    """`x @ kernel (+ bias)` over the last axis.
+
+    For serving, the kernel may be int8 with a scale of each output (`kernel_scale` float32
+    [features]) beside it, or bfloat16.
+    """
 
     features: int
     axes: tuple[str, str]
@@ -55,10 +62,14 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., in] -> [..., features], in `dtype`."""
         kernel = self.param(
-            "kernel", partitioned(self.kernel_init, self.axes), (x.shape[-1], self.features)
+            KERNEL, partitioned(self.kernel_init, self.axes), (x.shape[-1], self.features)
         )
-        layout = parameter_layout(self.axes)
-        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), layout)
+        if kernel.dtype == jnp.int8 or (kernel.dtype != self.dtype and kernel.dtype == x.dtype):
+            scale = self.get_variable("params", KERNEL_SCALE)
+            x = narrow_matmul(x, kernel, scale, self.dtype)
+        else:
+            layout = parameter_layout(self.axes)
+            x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), layout)
         if self.use_bias:
             bias_init = partitioned(nn.initializers.zeros_init(), self.axes[1:])
             x += self.param("bias", bias_init, (self.features,)).astype(self.dtype)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,9 @@ from flax import linen as nn
 from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rt2_jax.models.decoding import greedy_decode
+from rt2_jax.models.decoding import Decoded, Draw, decode, repeat_rows
 from rt2_jax.models.layer_stack import unstack_layers
+from rt2_jax.models.layers import Dense
 from rt2_jax.models.losses import (
     ExampleSums,
     MetricSum,
@@ -83,20 +85,37 @@ class TransformerModel(abc.ABC):
         observed: Batch,
         length: int,
         token_mask: jax.Array | None = None,
-        restart: int = 0,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Greedy predictions from what is observed.
+        restart: int | jax.Array = 0,
+        stop: jax.Array | None = None,
+        draw: Draw | None = None,
+    ) -> Decoded:
+        """Predictions from what is observed, which is read once for all answers to it.
 
         Args:
           params: the parameters.
           observed: the features of `OBSERVED`; others are not read.
           length: tokens to write.
           token_mask: bool [length, vocab], which tokens may stand at each place.
-          restart: where rows that have ended are written on, see `greedy_decode`.
+          restart: where rows that have ended are written on, see `decode`.
+          stop: tokens that end a row before `restart`, see `decode`.
+          draw: how answers are drawn; None takes the likeliest tokens.
 
         Returns:
-          int32 [B, length], 0 after the end; and their log-probabilities, float32 [B].
+          Of every row `draw.count` answers behind each other, or one: [B * count, length].
         """
+
+    def written_out(self) -> Self:
+        """The same model over `unstack_layers(params)`: every layer has arrays of its own.
+
+        For decoding it is the faster one, since nothing is taken out of a stack again and again;
+        it takes longer to compile.
+        """
+        if not self.module.config.scan_layers:
+            return self
+        model = copy.copy(self)
+        config = dataclasses.replace(self.module.config, scan_layers=False)
+        model.module = type(self.module)(config)
+        return model
 
     @property
     def features(self) -> Features:
@@ -142,6 +161,21 @@ class TransformerModel(abc.ABC):
         return jax.eval_shape(
             lambda: self.get_initial_variables(jax.random.key(0), input_shapes)["params"]
         )
+
+    def dense_layers(
+        self, input_shapes: Mapping[str, tuple[int, ...]]
+    ) -> frozenset[tuple[str, ...]]:
+        """Where the parameters of every `Dense` are, by their paths; no memory is used."""
+        found: set[tuple[str, ...]] = set()
+
+        def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            if isinstance(context.module, Dense):
+                found.add(context.module.path)
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(note):
+            self.abstract_params(input_shapes)
+        return frozenset(found)
 
     def loss_fn(
         self, params: Params, batch: Batch, dropout_rng: jax.Array | None
@@ -205,15 +239,15 @@ class TransformerModel(abc.ABC):
             a prefix is read.
           rng: not used: greedy decoding draws nothing.
           token_mask: bool [L, vocab], which tokens may stand at each place.
-          restart: where rows that have ended are written on, see `greedy_decode`.
+          restart: where rows that have ended are written on, see `decode`.
 
         Returns:
           int32 [B, L], 0 after the end, L being that of `decoder_input_tokens`: of a decoder-only
           model that of prompt and answer; and `scores`, their log-probabilities, float32 [B].
         """
         length = batch["decoder_input_tokens"].shape[1]
-        tokens, scores = self.generate(params, batch, length, token_mask, restart)
-        return tokens, {"scores": scores}
+        written = self.generate(params, batch, length, token_mask, restart)
+        return written.tokens, {"scores": jnp.sum(written.log_probs, axis=1)}
 
     def _compute_logits(
         self, params: Params, batch: Batch, dropout_rng: jax.Array | None = None
@@ -237,11 +271,10 @@ class TransformerModel(abc.ABC):
         Of scanned layers each step would bring all parameters into the order of the layers first,
         which takes longer than the step.
         """
-        module = self.module
-        if module.config.scan_layers:
-            module = type(module)(dataclasses.replace(module.config, scan_layers=False))
+        model = self.written_out()
+        if model is not self:
             params = unstack_layers(params)
-        return functools.partial(module.apply, {"params": params})
+        return functools.partial(model.module.apply, {"params": params})
 
 
 class VisionLanguageModel(TransformerModel):
@@ -257,22 +290,26 @@ class VisionLanguageModel(TransformerModel):
         observed: Batch,
         length: int,
         token_mask: jax.Array | None = None,
-        restart: int = 0,
-    ) -> tuple[jax.Array, jax.Array]:
+        restart: int | jax.Array = 0,
+        stop: jax.Array | None = None,
+        draw: Draw | None = None,
+    ) -> Decoded:
         check_features(observed, self.OBSERVED)
         inputs = [observed.get(name) for name in self.OBSERVED]
         encoded = self._apply(params, *inputs, method="encode")
         begin = jnp.zeros((len(encoded[0]), 1), jnp.int32)
-        decode = self._written_out(params)
-        logits, cache = decode(*encoded, begin, method="decode")
-        return greedy_decode(
-            functools.partial(decode, method="decode_step"),
-            logits[:, 0],
-            cache.extended(length),
+        apply, count = self._written_out(params), 1 if draw is None else draw.count
+        logits, cache = apply(*encoded, begin, method="decode")
+        return decode(
+            functools.partial(apply, method="decode_step"),
+            repeat_rows(logits[:, 0], count),
+            cache.repeated(count).extended(length),
             length,
             self.eos_id,
             token_mask,
             restart,
+            stop,
+            draw,
         )
 
 

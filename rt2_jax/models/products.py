@@ -52,6 +52,23 @@ def _product(x: jax.Array, y: jax.Array) -> jax.Array:
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
+def narrow_matmul(
+    x: jax.Array, kernel: jax.Array, scale: jax.Array | None, dtype: Any
+) -> jax.Array:
+    """`(x @ kernel) * scale` of a kernel that is kept in fewer bits, for serving alone.
+
+    Args:
+      x: float [..., in].
+      kernel: bfloat16 or int8 [in, out].
+      scale: float32 [out], of each output, or None.
+      dtype: of the result; the product is added up in float32.
+    """
+    # Without the barrier XLA widens all kernels before a loop over tokens and keeps them so.
+    x, kernel = lax.optimization_barrier((x, kernel))
+    product = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+    return (product if scale is None else product * scale).astype(dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def look_up(table: jax.Array, tokens: jax.Array, dtype: Any, layout: Layout | None) -> jax.Array:
     """Rows of a table [vocab, E] at int32 [...] -> `dtype` [..., E].

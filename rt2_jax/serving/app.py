@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -15,13 +15,19 @@ from starlette.websockets import WebSocket
 from rt2_jax.serving.gate import ASKED, Gate, is_known
 from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.options import ServerOptions
-from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.serving.service import PolicyService
-from rt2_jax.serving.wires import openpi
+from rt2_jax.serving.status.routes import status_routes
+from rt2_jax.serving.tasks import Policies
+from rt2_jax.serving.wires import openpi, vla_eval
+from rt2_jax.serving.wires.generate import Generate
+from rt2_jax.serving.wires.openvla import Act
+
+Converse = Callable[[WebSocket, PolicyService], Awaitable[None]]
+Page = Callable[[Request], Awaitable[Response]]
 
 
 class PolicyApp:
-    """One policy behind one application.
+    """One policy, or one for each task, behind one application.
 
     Args:
       policy: compiled and warm.
@@ -33,16 +39,24 @@ class PolicyApp:
       keys: of clients; None where none is asked for.
     """
 
-    def __init__(self, policy: BatchPolicy, options: ServerOptions | None = None) -> None:
+    def __init__(self, policy: Policies, options: ServerOptions | None = None) -> None:
         self._options = options = options or ServerOptions()
         self.keys = options.keys or (Keys.of_token(options.token) if options.token else None)
         self.service = PolicyService(policy, self._options)
+        act, pages = Act(self.service), vla_eval.Pages(self.service)
         self.app = Starlette(
             routes=[
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/metadata", self._metadata),
                 Route("/metrics", self._metrics),
+                Route("/act", act.get),
+                Route("/act", self._guarded(act.post), methods=["POST"]),
+                Route("/v1/generate", self._guarded(Generate(self.service).post), methods=["POST"]),
+                Route("/health", pages.health),
+                Route("/config", self._guarded(pages.config)),
+                WebSocketRoute("/vla-eval", self._vla_eval),
+                *status_routes(self.service, self._may),
                 WebSocketRoute("/{path:path}", self._openpi),
             ],
             middleware=[Middleware(Gate, self.keys, self.service.limits, self.service.metrics)],
@@ -59,14 +73,11 @@ class PolicyApp:
         return PlainTextResponse("OK\n")
 
     async def _readyz(self, request: Request) -> Response:
-        if self.service.draining:
-            return PlainTextResponse("ending\n", status_code=503)
-        if not self.service.working:
-            return PlainTextResponse("nothing is being answered\n", status_code=503)
-        return PlainTextResponse("OK\n")
+        missing = self.service.missing()
+        return PlainTextResponse(f"{missing or 'OK'}\n", status_code=503 if missing else 200)
 
     async def _metadata(self, request: Request) -> Response:
-        return JSONResponse(self.service.schema.metadata) if self._may(request) else _forbidden()
+        return JSONResponse(self.service.tasks.metadata) if self._may(request) else _forbidden()
 
     async def _metrics(self, request: Request) -> Response:
         if not self._may(request):
@@ -74,18 +85,32 @@ class PolicyApp:
         return Response(self.service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _openpi(self, socket: WebSocket) -> None:
+        await self._converse(socket, openpi.converse)
+
+    async def _vla_eval(self, socket: WebSocket) -> None:
+        await self._converse(socket, vla_eval.converse)
+
+    async def _converse(self, socket: WebSocket, converse: Converse) -> None:
         if not self._may(socket) or self.service.draining:
             await socket.close()  # before it is accepted, this is status 403
             return
         await socket.accept()
-        await openpi.converse(socket, self.service)
+        await converse(socket, self.service)
+
+    def _guarded(self, page: Page) -> Page:
+        """A page that asks for a token."""
+
+        async def answer(request: Request) -> Response:
+            return await page(request) if self._may(request) else _forbidden()
+
+        return answer
 
     def _may(self, connection: HTTPConnection) -> bool:
         """`Authorization: Bearer TOKEN`, or `Api-Key TOKEN` as openpi's clients write it."""
         return is_known(connection.scope)
 
 
-def make_app(policy: BatchPolicy, options: ServerOptions | None = None) -> Starlette:
+def make_app(policy: Policies, options: ServerOptions | None = None) -> Starlette:
     """The ASGI application of a policy, for a server of one's own.
 
     Limits of time, and of a websocket message's size, are the server's: see `docs/security.md`.

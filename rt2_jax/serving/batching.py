@@ -1,27 +1,41 @@
-"""Requests that wait together are answered together, off the event loop."""
+"""Requests that wait together are answered together, off the event loop.
+
+`docs/batching.md` says who is next, who is refused and why.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from rt2_jax.actions.policy import Observation, check_policy_output
-from rt2_jax.actions.space import ActionSpace
+from rt2_jax.actions.policy import PolicyFault
+from rt2_jax.serving.arrivals import Arrivals, worth_waiting
+from rt2_jax.serving.busy import BusyError
+from rt2_jax.serving.fault_isolation import answer_rows
 from rt2_jax.serving.metrics import Metrics
-from rt2_jax.serving.requests import BatchPolicy, Request
+from rt2_jax.serving.model_thread import ModelThread
+from rt2_jax.serving.options import ServerOptions
+from rt2_jax.serving.outcomes import (
+    DeadlineError,
+    PolicyError,
+    SupersededError,
+    UnsafeActionError,
+)
+from rt2_jax.serving.requests import Request
+from rt2_jax.serving.tasks import ServedTask
+from rt2_jax.serving.waiting_line import SequenceNumbers, Waiting, WaitingLine, choose_batch
 
+Result = TypeVar("Result")
 
-class PolicyError(RuntimeError):
-    """The policy failed, or its answer is no action; the request was in order."""
-
-
-class DeadlineError(TimeoutError):
-    """The answer cannot be, or was not, ready within the request's budget."""
+_LOG = logging.getLogger("rt2_jax.serving")
+_QUEUE_S = 2.0  # of work may wait where nothing else is said
+_LEAST_WAITING, _MOST_WAITING = 64, 1024
+_UNREADABLE = (KeyError, TypeError, ValueError)  # what a policy raises of an observation
 
 
 @dataclass(frozen=True)
@@ -35,177 +49,302 @@ class Answer:
       batch_size: how many were answered together.
     """
 
-    result: Mapping[str, Any]
+    result: Any
     queue_s: float
     infer_s: float
     batch_size: int
-
-
-@dataclass
-class _Waiting:
-    request: Request
-    arrived: float
-    future: asyncio.Future
-
-    def late_at(self, when: float) -> float:
-        """Seconds past the deadline; negative before it."""
-        budget = self.request.budget_s
-        return float("-inf") if budget is None else when - self.arrived - budget
 
 
 class BatchingQueue:
     """The one way to the model: a thread of its own, fed with whole batches.
 
     Args:
-      policy: answers batches.
-      action_space: that every answer is checked against.
-      largest: batch.
+      tasks: that requests can ask for.
+      options: `largest_batch`, `max_queue`, `max_wait_s`, `model_timeout_s`.
       metrics: is told what happens.
+
+    Attributes:
+      largest: batch; may be set.
+      max_wait_s: how long a batch that is not full may wait for more, see `ServerOptions`; may be
+        set.
     """
 
     def __init__(
-        self, policy: BatchPolicy, action_space: ActionSpace, largest: int, metrics: Metrics
+        self, tasks: Sequence[ServedTask], options: ServerOptions, metrics: Metrics
     ) -> None:
-        self._policy = policy
-        self._space = action_space
-        self._largest = largest
+        self._tasks = tuple(tasks)
+        self._options = options
+        self.largest = options.largest_batch
+        self.max_wait_s = options.max_wait_s
         self._metrics = metrics
-        self._waiting: deque[_Waiting] = deque()
+        self._line = WaitingLine()
+        self._numbers = SequenceNumbers()
+        self._arrivals = Arrivals()
+        self._suspects: set[str] = set()
         self._more = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._fastest_s: dict[int, float] = {}
-        self._running = 0
-        self._task: asyncio.Task | None = None
+        self._thread = ModelThread()
+        self._running: list[Waiting] = []
+        self._work_task: asyncio.Task | None = None
+        self._silent = ""
 
     @property
     def in_flight(self) -> int:
         """Requests that wait or are being answered."""
-        return len(self._waiting) + self._running
+        return len(self._line) + len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._line)
+
+    @property
+    def most_waiting(self) -> int:
+        """Requests that may wait: `max_queue`, else two seconds of work, as far as is measured."""
+        if self._options.max_queue is not None:
+            return self._options.max_queue
+        work = int(_QUEUE_S * max(task.times.per_second() for task in self._tasks))
+        least = max(_LEAST_WAITING, 4 * self._options.largest_batch)
+        return max(least, min(work, _MOST_WAITING))
+
+    @property
+    def silent(self) -> str:
+        """Why no request is answered; "" where they are."""
+        if self._silent:
+            return self._silent
+        running = self._work_task is not None and not self._work_task.done()
+        return "" if running else "nothing is being answered"
 
     def start(self) -> None:
         """Begins to answer; called on the event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._work())
-
-    @property
-    def working(self) -> bool:
-        """Whether requests are being answered at all."""
-        return self._task is not None and not self._task.done()
+        self._work_task = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
         """Ends; whoever still waits is refused."""
-        if self._task is not None:
-            self._task.cancel()
-        for each in self._waiting:
-            each.future.cancel()
-        self._waiting.clear()
-        self._thread.shutdown(wait=False)
+        self._silent = "the server is ending"
+        if self._work_task is not None:
+            self._work_task.cancel()
+        self._refuse_all(BusyError(self._silent))
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.stop)
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request, task: ServedTask, connection: str, client: str) -> Answer:
         """The answer to a request.
 
+        Args:
+          request: as `task.schema` read it.
+          task: that it asks for.
+          connection: that it came over; `seq` rises within it.
+          client: whose turn it takes.
+
         Raises:
+          BusyError: too many wait. SupersededError: a newer one of the session came.
           DeadlineError: not within its budget.
           PolicyError: the policy failed at it; other requests are not touched by it.
-          KeyError, TypeError, ValueError: the policy cannot read the observation.
+          UnsafeActionError: its answer is beyond the operator's limits.
+          KeyError, TypeError, ValueError: the policy cannot read the observation, or `seq` does
+            not rise.
         """
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(request, time.perf_counter(), future))
-        self._metrics.waiting(self.in_flight)
+        loop, now = asyncio.get_running_loop(), time.perf_counter()
+        each = Waiting(request, task, connection, client, now, loop.create_future())
+        if self.silent:
+            raise PolicyError(self.silent)
+        if request.seq is not None:
+            self._numbers.check(each.session, connection, request.seq)
+            for older in self._line.numbered(each.session):
+                self._refuse(older, _superseded(older, each))
+        self._make_room(client)
+        if request.seq is not None:
+            self._numbers.note(each.session, connection, request.seq)
+        self._arrivals.note(each.session, now)
+        self._line.add(each)
+        if request.budget_s is not None:
+            each.alarm = loop.call_later(max(0.0, request.budget_s), self._refuse_late, each)
+        self._metrics.waiting(len(self._line), self.in_flight)
         self._more.set()
-        return await future
+        try:
+            answer: Answer = await each.future
+            return answer
+        finally:
+            self._line.remove(each)  # a client that has gone
+            if each.alarm is not None:
+                each.alarm.cancel()
 
-    async def reset(self, session: str) -> None:
-        """Forgets a session, after what is being answered."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._policy.reset, session)
+    def reset(self, session: str) -> None:
+        """Forgets a session, after what is being answered and before what is asked next."""
+        self._numbers.forget(session)
+        self._arrivals.forget(session)
+        self._suspects.discard(session)
+        for task in self._tasks:
+            task.checks.forget(session)
+            self._thread.run(task.policy.reset, session).add_done_callback(_log_failure)
+
+    async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of `work(*arguments)` on the model's thread, behind what runs there."""
+        result: Result = await self._thread.run(work, *arguments)
+        return result
+
+    def _make_room(self, client: str) -> None:
+        if len(self._line) < self.most_waiting:
+            return
+        rate = max(task.times.per_second() for task in self._tasks)
+        retry_s = len(self._line) / rate if rate else 1.0
+        busy = BusyError(
+            f"{len(self._line)} requests wait, and no more may; ask again in {retry_s:.2g} s with "
+            "a new observation",
+            retry_s,
+        )
+        other = self._line.too_many(client)
+        if other is None:
+            raise busy
+        self._refuse(other, busy)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            while batch := self._next_batch():
-                self._running = len(batch)
-                begin = time.perf_counter()
-                observations = [each.request.observation for each in batch]
-                results = await loop.run_in_executor(self._thread, self._answer, observations)
-                end = time.perf_counter()
-                size = len(batch)
-                # The least: what was slow once, and a batch done one by one, are no measure.
-                self._fastest_s[size] = min(end - begin, self._fastest_s.get(size, end - begin))
-                self._metrics.batch(len(batch), end - begin)
-                for each, result in zip(batch, results, strict=True):
-                    self._give(each, result, begin, end, len(batch))
-                self._running = 0
-                self._metrics.waiting(self.in_flight)
-
-    def _next_batch(self) -> list[_Waiting]:
-        """The oldest requests, one to a session: frames of a session come one after the other."""
-        now = time.perf_counter()
-        batch: list[_Waiting] = []
-        sessions: set[str | None] = set()
-        later: deque[_Waiting] = deque()
-        while self._waiting and len(batch) < self._largest:
-            each = self._waiting.popleft()
-            if each.future.done():  # the client has gone
-                continue
-            if each.late_at(now + self._fastest()) > 0:
-                self._refuse_late(each, now, begun=False)
-            elif each.request.observation.session in sessions:
-                later.append(each)
-            else:
-                sessions.add(each.request.observation.session)
-                batch.append(each)
-        self._waiting.extendleft(reversed(later))
-        return batch
-
-    def _fastest(self) -> float:
-        return min(self._fastest_s.values(), default=0.0)
-
-    def _answer(self, observations: Sequence[Observation]) -> list[Any]:
-        """A result or an exception for each; on the model's thread."""
         try:
-            results = list(self._policy.infer_batch(observations))
-            if len(results) != len(observations):
-                raise RuntimeError(
-                    f"the policy gave {len(results)} answers to {len(observations)} observations"
-                )
-            return results
-        except Exception as error:
-            if len(observations) == 1:
-                return [error]
-            # One of them is at fault, and the others are to be answered.
-            return [self._answer([each])[0] for each in observations]
+            while True:
+                await self._more.wait()
+                self._more.clear()
+                until = float("inf")  # that a batch waits for others to join
+                while batch := self._next_batch():
+                    now = time.perf_counter()
+                    pause = min(self._pause(batch, now), until - now)
+                    if pause > 0:
+                        until = min(until, now + pause)
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(self._more.wait(), pause)
+                        self._more.clear()
+                        continue
+                    until = float("inf")
+                    await self._run(batch)
+        except Exception as error:  # never expected; what is known is that nothing is answered
+            _LOG.exception("the queue has ended")
+            self._silent = f"the queue has ended: {error}"
+            self._refuse_all(PolicyError(self._silent))
 
-    def _give(self, each: _Waiting, result: Any, begin: float, end: float, batch_size: int) -> None:
+    def _next_batch(self) -> list[Waiting]:
+        """By turn; requests whose deadline is too near are refused before."""
+        now = time.perf_counter()
+        for each in self._line:
+            times = each.task.times
+            needs = 0.0 if times.doubtful(1, now) else times.expected(1)
+            if each.deadline < now + needs:
+                self._refuse_late(each)
+        ready = self._line.next_ones()
+        if ready and ready[0].session in self._suspects:
+            return ready[:1]
+        ready = [each for each in ready if each.session not in self._suspects]
+        if len(ready) < 2:
+            return ready
+        deadlines = [each.deadline for each in ready]
+        largest = self.largest
+        chosen = choose_batch(deadlines, ready[0].task.times, largest, now)
+        # None fits a batch of the size that is measured: the next is a try.
+        return [ready[i] for i in chosen] or ready[:1]
+
+    def _pause(self, batch: Sequence[Waiting], now: float) -> float:
+        """How long a batch waits for more requests before it begins."""
+        most = self.max_wait_s
+        room = self.largest - len(batch)
+        if most == 0 or room <= 0 or len(self._line) > len(batch):
+            return 0.0
+        times = batch[0].task.times
+        expected = self._arrivals.expected(now, times.expected(len(batch)), self._line)
+        slack_s = min(each.deadline for each in batch) - now
+        pause = worth_waiting(len(batch), expected, times, self.largest, slack_s)
+        return pause if most is None else min(pause, most)
+
+    async def _run(self, batch: list[Waiting]) -> None:
+        self._line.take(batch)
+        self._running = batch
+        self._metrics.waiting(len(self._line), self.in_flight)
+        task, begin = batch[0].task, time.perf_counter()
+        observations = [each.request.observation for each in batch]
+        work = self._thread.run(answer_rows, task.policy, observations, batch[0].request.sampling)
+        done, _ = await asyncio.wait({work}, timeout=self._options.model_timeout_s)
+        if not done:
+            await self._wait_for_silent_model(work)
+            return
+        results, whole = work.result()
+        end = time.perf_counter()
+        if whole and batch[0].request.sampling is None:
+            task.times.note(len(batch), end - begin, end)
+        self._metrics.batch(len(batch), end - begin, [begin - each.arrived for each in batch])
+        for each, result in zip(batch, results, strict=True):
+            self._give(each, result, Answer(None, begin - each.arrived, end - begin, len(batch)))
+        self._running = []
+        self._metrics.waiting(len(self._line), self.in_flight)
+
+    async def _wait_for_silent_model(self, work: asyncio.Future) -> None:
+        """Refuses everybody until the model says something; what that is nobody asked for."""
+        self._silent = (
+            f"the model has been silent for {self._options.model_timeout_s:g} s, and nothing is "
+            "answered until it speaks"
+        )
+        _LOG.error("%s", self._silent)
+        self._refuse_all(PolicyError(self._silent))
+        self._metrics.silent(True)
+        await asyncio.wait({work})
+        _LOG.warning("the model speaks again; its answer came too late and is dropped")
+        self._metrics.silent(False)
+        self._silent = ""
+
+    def _give(self, each: Waiting, result: Any, answer: Answer) -> None:
+        if isinstance(result, Exception):
+            if len(self._suspects) < _MOST_WAITING:
+                self._suspects.add(each.session)
+            error = result
+            if isinstance(result, PolicyFault) or not isinstance(result, _UNREADABLE):
+                error = PolicyError(f"{type(result).__name__}: {result}")
+                error.__cause__ = result
+            self._refuse(each, error)
+            return
+        self._suspects.discard(each.session)
+        self._arrivals.answered(each.session, time.perf_counter())
         if each.future.done():
             return
-        if isinstance(result, (KeyError, TypeError, ValueError)):
-            each.future.set_exception(result)
-            return
-        if isinstance(result, Exception):
-            failure = PolicyError(f"{type(result).__name__}: {result}")
-            failure.__cause__ = result
-            each.future.set_exception(failure)
-            return
-        if each.late_at(end) > 0:
-            self._refuse_late(each, end, begun=True)
+        if each.deadline < time.perf_counter():
+            self._refuse_late(each)
             return
         try:
-            check_policy_output(self._space, result, "policy")
-        except (KeyError, TypeError, ValueError) as error:
-            each.future.set_exception(PolicyError(str(error.args[0] if error.args else error)))
+            checked = each.task.checks.check(each.request.observation, result)
+        except (PolicyError, UnsafeActionError) as error:
+            self._refuse(each, error)
             return
-        each.future.set_result(Answer(result, begin - each.arrived, end - begin, batch_size))
+        each.future.set_result(Answer(checked, answer.queue_s, answer.infer_s, answer.batch_size))
 
-    def _refuse_late(self, each: _Waiting, now: float, begun: bool) -> None:
-        waited = 1000 * (now - each.arrived)
+    def _refuse(self, each: Waiting, error: Exception) -> None:
+        self._line.remove(each)
+        if not each.future.done():
+            each.future.set_exception(error)
+
+    def _refuse_all(self, error: Exception) -> None:
+        for each in (*self._line, *self._running):
+            self._refuse(each, error)
+        self._running = []
+
+    def _refuse_late(self, each: Waiting) -> None:
+        if each.future.done():
+            return
+        waited = 1000 * (time.perf_counter() - each.arrived)
         budget = 1000 * (each.request.budget_s or 0)
-        what = (
-            f"the answer took {waited:.0f} ms"
-            if begun
-            else f"waited {waited:.0f} ms, and an answer takes {1000 * self._fastest():.0f} ms"
+        begun = each in self._running
+        needs = 1000 * each.task.times.expected(1)
+        what = f"waited {waited:.0f} ms" + (
+            f", and an answer takes {needs:.0f} ms" if needs else ""
         )
-        each.future.set_exception(
-            DeadlineError(f"{what}; the budget was {budget:.0f} ms, so there is no action")
+        if begun:
+            what = f"the model is at it, not ready after {waited:.0f} ms"
+        self._metrics.missed("answering" if begun else "waiting")
+        self._refuse(
+            each, DeadlineError(f"{what}; the budget was {budget:.0f} ms, so there is no action")
         )
+
+
+def _superseded(older: Waiting, newer: Waiting) -> SupersededError:
+    text = f"request {newer.request.seq} of session {newer.session!r} came before this was begun"
+    if newer.connection != older.connection:
+        text += f", over {newer.connection}; two robots need two names of sessions"
+    return SupersededError(text)
+
+
+def _log_failure(reset: asyncio.Future) -> None:
+    if not reset.cancelled() and (error := reset.exception()) is not None:
+        _LOG.error("a session could not be forgotten: %s", error)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rt2_jax.serving.batching import Answer
 from rt2_jax.serving.requests import Request
+from rt2_jax.serving.tasks import ServedTask
 
 _KEPT = 1000  # characters of what nobody has checked
 
@@ -31,6 +32,7 @@ class Exchange:
       session: what the request names, else the connection.
       seq: the client's number, of any type.
       instruction: as sent, of any type; also of requests that are refused.
+      task: that it asks for, once that is known.
       request: once it is read.
       answer: of the policy.
       warnings: that go with the answer.
@@ -47,6 +49,7 @@ class Exchange:
     session: str = ""
     seq: Any = None
     instruction: Any = ""
+    task: ServedTask | None = None
     request: Request | None = None
     answer: Answer | None = None
     warnings: tuple[str, ...] = ()

@@ -21,8 +21,8 @@ from rt2_jax.serving.app import PolicyApp
 from rt2_jax.serving.connections import HTTPConnection, WebSocketConnection, look_at_all
 from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.options import ServerOptions
-from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.serving.service import PolicyService
+from rt2_jax.serving.tasks import Policies
 from rt2_jax.serving.tls import Certificate
 
 _DRAIN_S = 10.0
@@ -50,7 +50,7 @@ def is_own(host: str) -> bool:
 
 
 class PolicyServer(uvicorn.Server):
-    """Serves one policy.
+    """Serves one policy, or one for each task by name.
 
     Args:
       policy: compiled and warm: the port opens at once.
@@ -61,7 +61,7 @@ class PolicyServer(uvicorn.Server):
 
     def __init__(
         self,
-        policy: BatchPolicy,
+        policy: Policies,
         host: str = "127.0.0.1",
         port: int = 8000,
         options: ServerOptions | None = None,
@@ -211,7 +211,7 @@ class PolicyServer(uvicorn.Server):
 
 
 def serve(
-    policy: BatchPolicy,
+    policy: Policies,
     host: str = "127.0.0.1",
     port: int = 8000,
     options: ServerOptions | None = None,

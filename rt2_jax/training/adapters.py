@@ -184,26 +184,32 @@ def params_hash(params: Any) -> str:
     The numbers count as bfloat16 has them, so that an export in bfloat16 is the same model.
     """
     flat = flatten_dict(params, sep="/")
-    sharding = _whole(next(iter(flat.values())).sharding)
-    heads = jax.jit(
-        lambda tree: {name: _head(leaf) for name, leaf in tree.items()}, out_shardings=sharding
-    )(flat)
+    heads = first_numbers(flat, _FIRST, jnp.bfloat16)
     digest = hashlib.sha256()
     for name in sorted(flat):
         digest.update(f"{name} {flat[name].shape}\n".encode())
-        digest.update(np.asarray(heads[name]).tobytes())
+        digest.update(heads[name].astype(np.float32).tobytes())
     return digest.hexdigest()
 
 
-def _head(leaf: jax.Array) -> jax.Array:
-    """The first numbers of an array in its order, float32; no more of it is moved than needed."""
-    while leaf.ndim > 1:
-        rows = math.ceil(_FIRST / max(math.prod(leaf.shape[1:]), 1))
-        leaf = leaf[:rows]
-        if rows > 1:
-            break
-        leaf = leaf[0]
-    return leaf.reshape(-1)[:_FIRST].astype(jnp.bfloat16).astype(jnp.float32)
+def first_numbers(params: Any, count: int, dtype: Any) -> Any:
+    """The first numbers of every array of a tree, in the array's order; [count] or fewer each.
+
+    No more of an array is moved between devices than is needed.
+    """
+    sharding = _whole(jax.tree.leaves(params)[0].sharding)
+
+    def first(leaf: jax.Array) -> jax.Array:
+        while leaf.ndim > 1:
+            rows = math.ceil(count / max(math.prod(leaf.shape[1:]), 1))
+            leaf = leaf[:rows]
+            if rows > 1:
+                break
+            leaf = leaf[0]
+        return leaf.reshape(-1)[:count].astype(dtype)
+
+    heads = jax.jit(lambda tree: jax.tree.map(first, tree), out_shardings=sharding)(params)
+    return jax.tree.map(np.asarray, heads)
 
 
 def _whole(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:

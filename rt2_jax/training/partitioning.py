@@ -99,6 +99,16 @@ class Partitioner:
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
+    def compiler_options(self) -> dict[str, str]:
+        """XLA's, of programs on this mesh.
+
+        On CPUs LLVM's first level: it compiles faster, and the code is as fast with the same
+        results (docs/measurements.md).
+        """
+        on_cpus = self.mesh.devices.flat[0].platform == "cpu"
+        return {"xla_backend_optimization_level": "1"} if on_cpus else {}
+
+    @property
     def batch_parts(self) -> int:
         """Into how many parts a batch is divided."""
         return _parts(self.mesh, self.batch_sharding.spec[0])

@@ -243,6 +243,6 @@ def make_train_step(
         in_shardings=(shardings, partitioner.batch_sharding, partitioner.replicated),
         out_shardings=(shardings, partitioner.replicated),
         donate_argnums=0,
-        compiler_options=dict(config.compiler_options) or None,
+        compiler_options={**partitioner.compiler_options, **config.compiler_options},
     )
     return TrainStep(jitted, partitioner)

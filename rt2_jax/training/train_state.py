@@ -167,7 +167,7 @@ def train_state_initializer(
     )
     if ema is not None:
         abstract = dataclasses.replace(abstract, ema=split_frozen(abstract.params, names)[0])
-    compiled = jax.jit(init, out_shardings=shardings)
+    compiled = jax.jit(init, out_shardings=shardings, compiler_options=partitioner.compiler_options)
     initializer = TrainStateInitializer(compiled, transformation, abstract, names, ema)
     # Not compiled with the rest: a step is given its memory, so parameters and average need two.
     return dataclasses.replace(initializer, init=lambda rng: initializer.begin_ema(compiled(rng)))

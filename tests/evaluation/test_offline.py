@@ -140,7 +140,7 @@ def test_scores_are_those_of_the_models_score_batch_in_any_shards(expert, caches
         rows += sum(found, [])
         examples += [source.example(row["step"]) for row in sum(found, [])]
     batch = {name: np.stack([each[name] for each in examples]) for name in model.features}
-    expected = jax.jit(model.score_batch)(expert._params, batch)
+    expected = jax.jit(model.written_out().score_batch)(expert.weights.params, batch)
     np.testing.assert_allclose([row["score"] for row in rows], expected, rtol=1e-4, atol=1e-5)
     assert len(rows) == 6 and min(expected) > -3, "it knows these steps by heart"
 
@@ -199,7 +199,7 @@ def test_steps_of_another_prompt_are_refused(engine, caches):
         description.manifest, tasks=(description.manifest.tasks[0], changed)
     )
     other = PolicyEngine(
-        dataclasses.replace(description, manifest=manifest), engine._params, (8,), "checkpoint_0"
+        dataclasses.replace(description, manifest=manifest), engine.weights, (8,), "checkpoint_0"
     )
     with pytest.raises(ValueError, match="not of the task that the checkpoint was trained on"):
         evaluate_offline(other, caches, ["cups"])
@@ -209,6 +209,6 @@ def test_the_median_is_only_of_the_cache_that_was_trained_on(engine, caches):
     description = engine.description
     arm = dataclasses.replace(description.manifest.tasks[0], cache_hash="0" * 64)
     manifest = dataclasses.replace(description.manifest, tasks=(arm, description.manifest.tasks[1]))
-    other = PolicyEngine(dataclasses.replace(description, manifest=manifest), engine._params, (8,))
+    other = PolicyEngine(dataclasses.replace(description, manifest=manifest), engine.weights, (8,))
     with pytest.raises(ValueError, match="is not the cache that the checkpoint was trained on"):
         evaluate_offline(other, caches)

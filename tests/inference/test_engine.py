@@ -62,14 +62,15 @@ def test_answers_are_those_of_decoding_without_a_cache(trained, caches):
     mask = engine.action_tokens(task).token_mask(engine.description.model.text.vocab_size)
     from rt2_jax.models.vision_language import VisionLanguageModule
 
-    module = VisionLanguageModule(engine.description.model)
+    config = dataclasses.replace(engine.description.model, scan_layers=False)
+    module = VisionLanguageModule(config)
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     written, total = np.zeros((4, len(mask)), np.int32), np.zeros(4)
     apply = jax.jit(lambda params, *inputs: module.apply({"params": params}, *inputs))
     for place, allowed in enumerate(mask):
         inputs = np.concatenate([np.zeros((4, 1), np.int32), written[:, :-1]], axis=1)
         logits = apply(
-            engine._params,
+            engine.weights.params,
             batch["images"],
             batch["image_mask"],
             batch["encoder_input_tokens"],
@@ -195,8 +196,9 @@ def test_larger_pictures_of_the_same_shape_are_welcome(engine):
 
 
 def test_weights_that_are_not_numbers_never_become_an_action(engine, untrained):
-    params = jax.tree.map(lambda leaf: leaf * np.nan, engine._params)
-    broken = PolicyEngine(engine.description, params, (1,), "checkpoint_7")
+    params = jax.tree.map(lambda leaf: leaf * np.nan, engine.weights.params)
+    weights = dataclasses.replace(engine.weights, params=params)
+    broken = PolicyEngine(engine.description, weights, (1,), "checkpoint_7")
     with pytest.raises(ValueError, match="checkpoint_7: the model's scores are not finite"):
         broken.act([observation(0)])
     with pytest.raises(ValueError, match="scores are not finite"):
@@ -234,7 +236,7 @@ def test_the_task_is_chosen_by_name_or_robot(engine):
 @pytest.mark.parametrize("sizes", [(), (0,), (1.5,)])
 def test_batch_sizes_that_are_none_are_refused(engine, sizes):
     with pytest.raises(ValueError, match="batch_sizes: found .* expected one or more integers"):
-        PolicyEngine(engine.description, engine._params, sizes)
+        PolicyEngine(engine.description, engine.weights, sizes)
 
 
 def test_no_checkpoint_is_refused(tmp_path):
@@ -267,7 +269,7 @@ def with_second_task(engine, **changes):
     info = dataclasses.replace(first.info, name="arm_push", **changes)
     tasks = (*description.manifest.tasks, dataclasses.replace(first, info=info))
     manifest = dataclasses.replace(description.manifest, tasks=tasks)
-    return PolicyEngine(dataclasses.replace(description, manifest=manifest), engine._params)
+    return PolicyEngine(dataclasses.replace(description, manifest=manifest), engine.weights)
 
 
 def test_tasks_that_act_alike_need_no_choice_and_others_do(engine):
@@ -282,7 +284,7 @@ def test_a_checkpoint_without_a_robot_cannot_act(engine):
     description = engine.description
     manifest = dataclasses.replace(description.manifest, tasks=description.manifest.tasks[1:])
     web = dataclasses.replace(description, manifest=manifest, codec=None, action_vocabulary=None)
-    answers = PolicyEngine(web, engine._params, (1,))
+    answers = PolicyEngine(web, engine.weights, (1,))
     with pytest.raises(ValueError, match="trained on 'half', which has no robot"):
         EnginePolicy(answers)
     assert list(answers.warm_up()) == [1] and len(answers.answer([Question("what?")])) == 1

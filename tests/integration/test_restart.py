@@ -86,6 +86,7 @@ def kill_again_and_again(together, tmp_path, kills, count):
     for kill in range(kills):
         processes = together(killed, *flags, count=count)
         during += kill_one(processes, killed, draw, during_a_save=kill % 3 == 0)
+    print(f"{during} of {kills} kills during a save")
     steps_saved = [int(path.name.removeprefix("checkpoint_")) for path in complete(killed)]
     done = max(steps_saved, default=0) + 9
     end = ("--gin.TRAIN_STEPS=" + str(done), f"--gin.LearningRate.steps_per_cycle={steps}")

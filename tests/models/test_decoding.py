@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rt2_jax.models.decoding import greedy_decode
+from rt2_jax.models.decoding import decode
 
 EOS = 1
 ROOM = 7
@@ -108,7 +108,7 @@ def test_a_cache_without_room_is_refused(apply, config, params, batch, encoded):
     begin = batch["decoder_input_tokens"][:, :1]
     logits, cache = apply(config, "decode", params, *encoded, begin)
     with pytest.raises(ValueError, match="found room for 1 tokens, expected 5 or more"):
-        greedy_decode(lambda *_: pytest.fail("a step ran"), logits[:, 0], cache, 5, EOS)
+        decode(lambda *_: pytest.fail("a step ran"), logits[:, 0], cache, 5, EOS)
 
 
 def test_a_cache_can_be_forked(apply, config, params, batch, encoded):

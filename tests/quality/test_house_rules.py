@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = "rt2_jax tasks gin_configs launch packages tests docs benchmarks .ci".split()
+FOLDERS = "rt2_jax tasks gin_configs launch packages tests docs benchmarks examples .ci".split()
 TEXT = {"", ".gin", ".in", ".json", ".md", ".py", ".sh", ".toml", ".txt", ".yaml"}
 FILES = [
     file

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rt2_jax.serving.server import PolicyServer
+from tests.serving.conftest import Toy
+
 USE = """
 import importlib, pkgutil, sys
 import rt2_jax.actions, rt2_jax.client
@@ -16,6 +19,33 @@ for package in (rt2_jax.actions, rt2_jax.client):
         importlib.import_module(module.name)
     for name in package.__all__:
         getattr(package, name)
+"""
+ASK = """
+import asyncio, sys
+import numpy as np
+from rt2_jax.client import AsyncRemotePolicy, Observation, RemotePolicy, run_episode
+
+picture = np.full((4, 6, 3), 100, np.uint8)
+SEEN = Observation({"front": picture, "wrist": picture}, "go", session="old robot")
+
+class Robot:
+    moved = []
+    observe = lambda self: SEEN
+    apply = lambda self, action: self.moved.append(round(float(action[1]), 4))
+    stop = lambda self: self.moved.append("stop")
+
+with RemotePolicy(sys.argv[1], budget_ms=5000, reconnect="always", patience_s=5) as policy:
+    summary = run_episode(policy, Robot(), session="old robot", max_ticks=2)
+    assert summary.reason == "max_ticks", summary
+    assert Robot.moved == [0.01, 0.01, "stop"], Robot.moved
+
+async def several():
+    async with AsyncRemotePolicy(sys.argv[1], budget_ms=5000) as policy:
+        await policy.reset("old robot")
+        return await asyncio.gather(*(policy.infer(SEEN) for _ in range(2)), return_exceptions=True)
+
+older, newer = asyncio.run(several())
+assert newer["actions"].shape == (1, 8), newer
 """
 
 
@@ -45,4 +75,7 @@ def test_the_client_installs_and_imports_on_python_3_8(python_3_8, tmp_path, cop
     empty = tmp_path / "empty"
     empty.mkdir()
     result = run(empty, python, "-c", USE)
+    assert result.returncode == 0, result.stderr
+    with PolicyServer(Toy(), port=0).in_thread() as url:
+        result = run(empty, python, "-c", ASK, url)
     assert result.returncode == 0, result.stderr

@@ -23,18 +23,21 @@ SPACE = rt2_action_space(
 class Toy:
     """Moves along x by the mean of the picture / 10,000; says what it was asked."""
 
-    def __init__(self, seconds=0.0):
+    def __init__(self, seconds=0.0, views=("front", "wrist"), horizon=1, **metadata):
         self.seconds = seconds
+        self.horizon = horizon
+        self.asked = []
         self.batches = []
         self.forgotten = []
         self.metadata = {
             "action_space": SPACE.to_json(),
             "action_space_hash": SPACE.hash,
             "codec_hash": "c",
-            "views": ["front", "wrist"],
+            "views": list(views),
             "camera_size": None,
             "prompt": "{text}",
             "embodiment": "toy",
+            **metadata,
         }
 
     def reset(self, session=None):
@@ -53,10 +56,20 @@ class Toy:
                 raise error
         return [self._answer(each) for each in observations]
 
+    def answer(self, questions):
+        time.sleep(self.seconds)
+        return [
+            [f"{each.prompt}: {0 if each.picture is None else each.picture.mean():g}"]
+            * each.num_samples
+            for each in questions
+        ]
+
     def _answer(self, observation):
-        action = np.zeros((1, 8), np.float32)
-        action[0, 0] = 1
-        action[0, 1] = observation.images["front"].mean() / 10_000
+        self.asked.append(observation)
+        action = np.zeros((self.horizon, 8), np.float32)
+        action[:, 0] = observation.instruction != "end"
+        action[:, 1] = next(iter(observation.images.values())).mean() / 10_000
+        action[:, 2] = np.arange(self.horizon) / 100
         if observation.instruction == "nan":
             action[0, 1] = np.nan
         if observation.instruction == "double":

@@ -18,6 +18,7 @@ RT2 = [sys.executable, "-m", "rt2_jax.cli.main"]
 
 def test_what_a_robot_was_told_is_the_next_training_set(tmp_path):
     command = [*RT2, "serve", "pretrained:rt2_tabletop_tiny", "--port=0", "--batch-sizes=1"]
+    command.append("--no-cache")
     process = subprocess.Popen(
         [*command, "--log-dir", str(tmp_path / "logs")], stdout=subprocess.PIPE, text=True
     )

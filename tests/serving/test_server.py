@@ -1,6 +1,8 @@
 """What robots are promised by the server, over real sockets."""
 
 import json
+import re
+import time
 import urllib.error
 import urllib.request
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from rt2_jax.client import DeadlineExceeded, PolicyServerError, RemotePolicy
+from rt2_jax.client import PolicyServerError, RemotePolicy
 from rt2_jax.client.frames import pack, unpack
 from rt2_jax.serving.server import check_address
 
@@ -68,8 +70,9 @@ def test_requests_that_wait_share_a_batch_and_each_gets_its_own_answer(serve):
 def test_requests_of_one_session_are_never_in_one_batch(serve):
     policy = Toy(seconds=0.1)
     _, url = serve(policy)
-    clients = [RemotePolicy(url) for _ in range(5)]
-    together(5, lambda i: clients[i].infer(seen(i, session="same" if i else "other")))
+    frame = pack(request(session="same"))
+    with RemotePolicy(url) as other:
+        together(5, lambda i: raw(url, frame) if i else other.infer(seen(session="other")))
     assert all(batch.count("same") <= 1 for batch in policy.batches)
     assert sum(map(len, policy.batches)) == 5
 
@@ -77,11 +80,12 @@ def test_requests_of_one_session_are_never_in_one_batch(serve):
 def test_an_answer_that_would_be_late_is_refused_and_later_ones_are_not(serve):
     policy = Toy(seconds=0.2)
     _, url = serve(policy)
+    frame = pack(request(budget_ms=80))
+    assert re.search(r"not ready after \d+ ms; the budget was 80 ms", raw(url, frame)[0])
+    time.sleep(0.15)  # now the model is free again
+    refused = raw(url, frame)[0]
+    assert re.match(r"DEADLINE: waited \d+ ms, and an answer takes \d+ ms", refused)
     with RemotePolicy(url, budget_ms=80) as robot, RemotePolicy(url) as patient:
-        with pytest.raises(DeadlineExceeded, match="took 2.. ms; the budget was 80 ms"):
-            robot.infer(seen())
-        with pytest.raises(DeadlineExceeded, match="waited . ms, and an answer takes 2.. ms"):
-            robot.infer(seen())
         policy.seconds = 0.0
         patient.infer(seen())  # a fast answer shows that it can be fast
         assert robot.infer(seen())["actions"].shape == (1, 8)
@@ -140,7 +144,7 @@ def test_a_bad_request_is_refused_and_the_connection_stays(serve, frame, message
 def test_a_policy_that_fails_never_gives_an_action_and_goes_on(serve, instruction, message):
     _, url = serve()
     with RemotePolicy(url) as policy:
-        with pytest.raises(PolicyServerError, match=f"FAILED: .*{message}"):
+        with pytest.raises(PolicyServerError, match=rf"FAILED \(seq 0\): .*{message}"):
             policy.infer(seen(instruction=instruction))
         assert policy.infer(seen())["actions"][0, 0] == 1
 

@@ -35,8 +35,9 @@ def sizes(program, operation, dtype):
 def test_layers_are_gathered_in_bfloat16_alone(program):
     halves = sizes(program, "all-gather", "bf16")
     assert len(halves) > 40
-    # Norms' scales, and once the output layer, whose logits are float32.
-    assert len([size for size in sizes(program, "all-gather", "f32") if size > 64]) <= 3
+    # Once each: the output layer, whose logits are float32; what flows back into the last norms of
+    # encoder and decoder; the table of relative positions.
+    assert len([size for size in sizes(program, "all-gather", "f32") if size > 64]) <= 4
 
 
 def test_gradients_and_the_residual_stream_are_scattered(program):
@@ -50,4 +51,4 @@ def test_the_weights_of_attention_stay_where_their_heads_are(program):
 
 
 def test_it_needs_no_more_memory_than_its_activations(program):
-    assert program["bytes"] < 64 * 2**20
+    assert program["bytes"] < 20 * 2**20

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rt2_jax.models.decoding import Decoded, Draw, perturb, repeat_rows
 from rt2_jax.models.losses import ExampleSums, example_sums
 from rt2_jax.models.model import PICTURES, Batch, Params, TransformerModel, check_features
 from rt2_jax.models.rt1.config import RT1Config
@@ -87,18 +88,23 @@ class RT1Model(TransformerModel):
         observed: Batch,
         length: int,
         token_mask: jax.Array | None = None,
-        restart: int = 0,
-    ) -> tuple[jax.Array, jax.Array]:
-        """The likeliest allowed action token at each place, by itself; `restart` means nothing."""
+        restart: int | jax.Array = 0,
+        stop: jax.Array | None = None,
+        draw: Draw | None = None,
+    ) -> Decoded:
+        """An allowed action token at each place, by itself; `restart`, `stop` mean nothing here."""
         check_features(observed, self.OBSERVED)
         inputs = [observed[name] for name in self.OBSERVED]
         logits = self._apply(params, *inputs, length)[..., : len(self._ids)]
+        logits = repeat_rows(logits, 1 if draw is None else draw.count)
+        free = jax.nn.log_softmax(logits)
         if token_mask is not None:
             logits = jnp.where(jnp.asarray(token_mask)[:, self._ids], logits, -jnp.inf)
         log_probs = jax.nn.log_softmax(logits)
-        best = jnp.argmax(log_probs, axis=-1)
-        scores = jnp.sum(jnp.max(log_probs, axis=-1), axis=-1)
-        return jnp.asarray(self._ids)[best], scores
+        prefer = jax.vmap(perturb(draw, len(logits), logits.shape[-1]), (1, 0), 1)
+        best = jnp.argmax(prefer(log_probs, jnp.arange(length)), axis=-1)
+        scores = (jnp.take_along_axis(x, best[..., None], -1)[..., 0] for x in (log_probs, free))
+        return Decoded(jnp.asarray(self._ids)[best], *scores)
 
     def _inputs(self, batch: Batch) -> list[Any]:
         # The decoder's input gives no more than how many tokens are wanted.
