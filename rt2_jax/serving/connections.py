@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -85,7 +85,8 @@ class HTTPConnection(_Watched, H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        strangers = [each for each in self.connections if each.is_stranger()]
+        watched = cast(set[_Watched], self.connections)  # all are of this module
+        strangers = [each for each in watched if each.is_stranger()]
         limits = self._limits
         if len(strangers) > limits.strangers or len(self.connections) > limits.connections:
             # Robots that are connected keep their places; of the others the oldest gives way.
@@ -162,7 +163,7 @@ class WebSocketConnection(_Watched, WebSocketsSansIOProtocol):
         return not self.writable.is_set() or self.transport.is_closing()
 
 
-def look_at_all(connections: Iterable[_Watched], now: float) -> None:
+def look_at_all(connections: Iterable[Any], now: float) -> None:
     """Ends those that have taken too long."""
     for connection in list(connections):
         connection.look(now)

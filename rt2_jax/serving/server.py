@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -112,22 +113,20 @@ class PolicyServer(uvicorn.Server):
           OSError: the port cannot be bound.
         """
         await self.lifespan.startup()
-        config, context = self.config, self._certificate and self._certificate.context
-
-        def connection() -> asyncio.Protocol:
-            return config.http_protocol_class(
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-
-        time_limit = {"ssl_handshake_timeout": self._service.limits.request_s} if context else {}
+        config = self.config
+        connection: Callable[[], asyncio.Protocol] = functools.partial(
+            config.http_protocol_class,
+            config=config,  # type: ignore[call-arg]
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        tls: dict[str, Any] = {}
+        if self._certificate is not None:
+            tls["ssl"] = self._certificate.context
+            tls["ssl_handshake_timeout"] = self._service.limits.request_s
         try:
             server = await asyncio.get_running_loop().create_server(
-                connection,
-                config.host,
-                config.port,
-                ssl=context,
-                backlog=config.backlog,
-                **time_limit,
+                connection, config.host, config.port, backlog=config.backlog, **tls
             )
         except OSError:
             await self.lifespan.shutdown()
