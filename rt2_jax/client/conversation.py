@@ -351,7 +351,9 @@ class Conversation:
 
     def _give_up_late(self, pending: Pending) -> None:
         """Settles a request whose budget is over; its answer will be dropped when it comes."""
-        pending.settle(error=self._late(pending, time.monotonic(), "no answer has come"))
+        sent = pending.number in self._sent
+        so = "no answer has come" if sent else "not sent: the server is still at an earlier one"
+        pending.settle(error=self._late(pending, time.monotonic(), so))
 
     def _silent(self) -> TimeoutError:
         """The error of a server that said nothing for `timeout_s`."""
