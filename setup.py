@@ -40,7 +40,8 @@ EXTRAS = {
     ],
     "serve": [
         "starlette>=0.46",
-        "uvicorn>=0.34",
+        "uvicorn>=0.54",
+        "flatbuffers>=24.3",  # jax.export's files
         "websockets>=14",
         "msgpack>=1.1",
         "prometheus-client>=0.21",

@@ -1,7 +1,8 @@
 """This server and openpi's own beside each other: openpi's clients, and a policy without a model.
 
     git clone --depth 1 https://github.com/Physical-Intelligence/openpi
-    python benchmarks/openpi_serve.py --openpi openpi [--rounds 11] [--seconds 2] [--json FILE]
+    python benchmarks/openpi_serve.py --openpi openpi [--policy fixed:5ms] [--rounds 11]
+        [--seconds 2] [--json FILE]
 
 Both servers run in processes of their own. 1, 4 and 16 unmodified openpi clients, each in a process
 of its own, ask one of them and then the other for `--seconds`, as fast as they are answered, with a
@@ -32,6 +33,7 @@ import numpy as np
 from rt2_jax._text_table import aligned
 from rt2_jax.benchmarks.serve_robots import make_picture
 from rt2_jax.benchmarks.served_process import started
+from rt2_jax.benchmarks.stand_in import StandIn
 
 CLIENTS = (1, 4, 16)
 AIMS = {1: 0.8, 4: 1.0, 16: 1.0}
@@ -44,8 +46,8 @@ _CLIENT_SOURCES = "packages/openpi-client/src"
 _SERVER_SOURCE = "src/openpi/serving/websocket_policy_server.py"
 
 
-def serve_openpi(openpi: pathlib.Path, port: int) -> None:
-    """openpi's `WebsocketPolicyServer`, as it is, of a constant policy; it prints its URL."""
+def serve_openpi(openpi: pathlib.Path, policy: StandIn, port: int) -> None:
+    """openpi's `WebsocketPolicyServer`, as it is; it prints its URL."""
     sys.path.insert(0, str(openpi / _CLIENT_SOURCES))
     spec = importlib.util.spec_from_file_location(
         "websocket_policy_server", openpi / _SERVER_SOURCE
@@ -53,14 +55,13 @@ def serve_openpi(openpi: pathlib.Path, port: int) -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    action = np.array([[1, 0, 0, 0, 0, 0, 0, 0]], np.float32)
 
-    class Constant:
+    class OneByOne:
         def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
-            return {"actions": action}
+            return policy.infer_batch([observation])[0]  # type: ignore[list-item]
 
     print(f"serving openpi's at ws://127.0.0.1:{port}", flush=True)
-    module.WebsocketPolicyServer(Constant(), "127.0.0.1", port).serve_forever()
+    module.WebsocketPolicyServer(OneByOne(), "127.0.0.1", port).serve_forever()
 
 
 def ask(openpi: pathlib.Path, urls: Mapping[str, str], seed: int, pipe: Connection) -> None:
@@ -132,15 +133,15 @@ def _turn(pipes: list, side: str, seconds: float) -> dict[str, float]:
     return {"requests_per_s": len(times) / seconds, "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
-def compare(openpi: pathlib.Path, rounds: int, seconds: float) -> dict[str, Any]:
+def compare(openpi: pathlib.Path, policy: str, rounds: int, seconds: float) -> dict[str, Any]:
     """Both in rounds; for each number of clients the turns of both sides and median ratios."""
     for source in (_CLIENT_SOURCES, _SERVER_SOURCE):
         if not (openpi / source).exists():
             raise SystemExit(f"--openpi {openpi}: found no {source}; expected a copy of openpi")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    ours = ["-m", "rt2_jax.benchmarks.stand_in", "constant"]
-    theirs = [__file__, "--openpi", str(openpi), "--serve", str(port)]
+    ours = ["-m", "rt2_jax.benchmarks.stand_in", policy]
+    theirs = [__file__, "--openpi", str(openpi), "--policy", policy, "--serve", str(port)]
     load = os.getloadavg()[0]
     found: dict[str, Any] = {}
     with (
@@ -179,15 +180,16 @@ def main() -> None:
     """Compares and prints; with `--serve` it is openpi's server."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--openpi", type=pathlib.Path, required=True, help="a copy of openpi")
+    parser.add_argument("--policy", default="constant", help="or fixed:5ms (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn")
     parser.add_argument("--json", type=pathlib.Path, help="the figures of all rounds go there")
     parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve is not None:
-        serve_openpi(args.openpi, args.serve)
+        serve_openpi(args.openpi, StandIn.of(args.policy), args.serve)
         return
-    found = compare(args.openpi.absolute(), args.rounds, args.seconds)
+    found = compare(args.openpi.absolute(), args.policy, args.rounds, args.seconds)
     print(table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -18,13 +18,14 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from rt2_jax.actions.policy import Observation
+from rt2_jax.benchmarks.stand_in import StandIn
 from rt2_jax.client import RemotePolicy
 from rt2_jax.data.request_log import encode_picture
 from rt2_jax.serving.options import ServerOptions
@@ -32,35 +33,13 @@ from rt2_jax.serving.request_logger import RequestLogger
 from rt2_jax.serving.server import serve
 from rt2_jax.sim.env import TabletopEnv
 from rt2_jax.sim.render import RenderSettings
-from rt2_jax.sim.simulation import TABLETOP_ACTIONS, TABLETOP_BOUNDS
 
 SIDE = 224
 
 
-class Constant:
-    """Always gives the same action, at once."""
-
-    def __init__(self) -> None:
-        self.metadata: Mapping[str, Any] = {
-            "action_space": TABLETOP_ACTIONS.to_json(),
-            "embodiment": "constant",
-            "views": ["front"],
-            "camera_size": None,
-            "prompt": "{text}",
-        }
-        self._answer = {"actions": TABLETOP_BOUNDS.low.astype(np.float32)[None]}
-
-    def reset(self, session: str | None = None) -> None:
-        """There is nothing to forget."""
-
-    def infer_batch(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
-        """The same for all."""
-        return [self._answer for _ in observations]
-
-
 def run_server(log_dir: pathlib.Path | None, ready: Connection) -> None:
     """Serves, and logs if there is a folder for it, until it is terminated."""
-    policy = Constant()
+    policy = StandIn()
     log = None if log_dir is None else RequestLogger(log_dir, policy.metadata)
     serve(policy, port=0, options=ServerOptions(log=log), ready=ready.send)
 

@@ -177,7 +177,7 @@ class _Robot:
         size = robots.picture or tuple(metadata.get("camera_size") or (224, 224))
         pixels = make_picture(size, self.number)
         view = _as_jpeg(pixels) if robots.jpeg else pixels
-        self._request = {
+        self._request: dict[str, Any] = {
             "images": {name: view for name in metadata["views"]},
             "prompt": robots.instruction,
             "session": f"bench robot {self.number}",

@@ -278,8 +278,11 @@ def check_actions(space: ActionSpace, actions: Any, where: str = "actions") -> n
     for i, field in enumerate(space.fields):
         if field.levels is not None:
             values = array[..., i]
+            no_level = (values < 0) | (values >= len(field.levels)) | (values % 1 != 0)
+            if not no_level.any():  # this is asked at every action of every robot
+                continue
             wrong = np.zeros(array.shape, bool)
-            wrong[..., i] = (values < 0) | (values >= len(field.levels)) | (values % 1 != 0)
+            wrong[..., i] = no_level
             names = ", ".join(f"{i} ({level})" for i, level in enumerate(field.levels))
             _refuse_first(space, array, wrong, f"a level's index: {names}", where)
     return array

@@ -56,6 +56,45 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     start.add_argument("--json", metavar="F", help="writes the results there, too")
     start.set_defaults(do=_start)
+    int8 = verbs.add_parser(
+        "int8",
+        help="what 8-bit weights change: tokens, success, memory, time",
+        description="Plays the table-top world with a checkpoint's weights as stored and, on the "
+        "same observations, asks the 8-bit ones too; then plays with these.",
+    )
+    int8.add_argument("checkpoint", help="a policy of the world: pretrained:rt2_tabletop_tiny")
+    int8.add_argument("--weights", default="int8", help="or bfloat16 (default: %(default)s)")
+    int8.add_argument(
+        "--episodes", type=int, default=50, help="of each skill (default: %(default)s)"
+    )
+    int8.add_argument("--rounds", type=int, default=50, help="of timing (default: %(default)s)")
+    int8.add_argument("--json", metavar="F", help="writes the results there, too")
+    int8.set_defaults(do=_int8)
+    decode = verbs.add_parser(
+        "decode",
+        help="how many actions a second a model of this size writes here",
+        description="Makes random weights on the device in the dtype that they are served in, and "
+        "times one action: pictures and prompt are read, and the tokens written.",
+    )
+    decode.add_argument(
+        "--model", required=True, help="a name in gin_configs/models, or a gin file of a model"
+    )
+    decode.add_argument(
+        "--batch", type=int, nargs="+", default=[1], help="one or more sizes (default: 1)"
+    )
+    kind = decode.add_mutually_exclusive_group()
+    kind.add_argument("--int8", action="store_true", help="kernels in 8 bits")
+    kind.add_argument("--bf16", action="store_true", help="weights in bfloat16")
+    decode.add_argument("--steps", type=int, default=8, help="tokens (default: %(default)s)")
+    decode.add_argument(
+        "--prompt", type=int, default=64, help="tokens of the prompt (default: %(default)s)"
+    )
+    decode.add_argument("--rounds", type=int, default=20, help="default: %(default)s")
+    decode.add_argument(
+        "--parts", action="store_true", help="also times reading alone; compiles twice as long"
+    )
+    decode.add_argument("--json", metavar="F", help="writes the results there, too")
+    decode.set_defaults(do=_decode)
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -86,6 +125,34 @@ def _start(args: argparse.Namespace) -> None:
 
     check_writable(args.json)
     found = measure(Settings(args.checkpoint, args.rounds, args.batch_sizes), _report)
+    print(table(found))
+    write_json(args.json, found)
+
+
+def _int8(args: argparse.Namespace) -> None:
+    from rt2_jax.benchmarks.int8 import Settings, measure, table
+
+    check_writable(args.json)
+    settings = Settings(args.checkpoint, args.episodes, rounds=args.rounds, weights=args.weights)
+    found = measure(settings, _report)
+    print(table(found))
+    write_json(args.json, found)
+
+
+def _decode(args: argparse.Namespace) -> None:
+    from rt2_jax.benchmarks.decode import Settings, measure, table
+
+    check_writable(args.json)
+    settings = Settings(
+        args.model,
+        tuple(args.batch),
+        "int8" if args.int8 else "bfloat16" if args.bf16 else "stored",
+        args.steps,
+        args.prompt,
+        args.rounds,
+        args.parts,
+    )
+    found = measure(settings, _report)
     print(table(found))
     write_json(args.json, found)
 

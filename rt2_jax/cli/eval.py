@@ -10,6 +10,7 @@ from typing import Any
 
 from rt2_jax.cli.eval_closed_loop import add_closed_loop
 from rt2_jax.cli.eval_jobs import add_ema, add_infer, add_job_flags, which_params, with_gin
+from rt2_jax.cli.eval_replay import add_replay
 from rt2_jax.cli.eval_watch import add_watch, watch_as_verb
 from rt2_jax.cli.json_file import check_writable, write_json
 
@@ -22,6 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_infer(verbs)
     _add_pointing(verbs)
     add_closed_loop(verbs)
+    add_replay(verbs)
     add_watch(verbs)
     parse = parser.parse_known_args
 

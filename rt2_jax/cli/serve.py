@@ -7,11 +7,13 @@ import contextlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rt2_jax.cli.host_flags import add_host_flags, hosts_of
-from rt2_jax.training.exits import RETRYABLE
+from rt2_jax.cli.serve_security import add_security_flags, limits_of, security_options
+from rt2_jax.cli.serve_sharing import add_sharing_flags, sharing_options
+from rt2_jax.training.exits import DONE, RETRYABLE
 
 if TYPE_CHECKING:
     from rt2_jax.inference.exported import ProgramStore
@@ -32,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("checkpoint", help="checkpoint_<step>, a run's directory, pretrained:NAME")
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0: any free")
-    parser.add_argument("--task", help="whose prompt and actions; needed where robots differ")
+    parser.add_argument("--task", help="serves this robot task only (default: all of them)")
     parser.add_argument(
         "--batch-sizes",
         default="1,2,4,8",
@@ -40,6 +42,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--ema", action="store_true", help="serves the average of the parameters (item `ema`)"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="weights in 8 bits; see `rt2 bench int8`"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="requests may ask for up to N drawn answers; compiling takes twice as long "
+        "(default: none)",
     )
     parser.add_argument(
         "--questions",
@@ -74,10 +87,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "start on, over plain HTTP and without a token (default: only on the server's port, which "
         "opens when it is ready)",
     )
-    parser.add_argument("--token-file", type=pathlib.Path, help="clients must show its content")
-    parser.add_argument(
-        "--insecure", action="store_true", help="no token although other machines can connect"
-    )
+    add_security_flags(parser)
     parser.add_argument(
         "--log-dir",
         type=pathlib.Path,
@@ -87,29 +97,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--no-status", action="store_true", help="no page that shows what robots ask and get"
     )
+    add_sharing_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Loads, compiles, serves until SIGTERM."""
-    from rt2_jax.serving.server import check_address
-
-    token = None if args.token_file is None else args.token_file.read_text().strip()
-    if token == "":
-        raise ValueError(f"{args.token_file} is empty; write a token into it")
-    check_address(args.host, token, args.insecure)
+    secured = security_options(args)
     sizes = _sizes(args.batch_sizes)
     if args.cache_dir is not None and args.no_cache:
         raise ValueError("--cache-dir and --no-cache exclude each other")
     hosts = hosts_of(args)
     if not hosts.may_be_many:
-        return _probed(args, sizes, token)
+        return _probed(args, sizes, secured)
     if args.mesh is None:
         raise ValueError("several hosts: say how they divide the weights, as --mesh tensor=8")
     from rt2_jax.cli.main import answered
     from rt2_jax.training.guard import guarded
 
     def program() -> int:
-        return _together(hosts, lambda: _probed(args, sizes, token))
+        return _together(hosts, lambda: _probed(args, sizes, secured))
 
     return guarded(lambda: answered("serve", program), "rt2 serve")
 
@@ -127,11 +133,12 @@ def _together(hosts: Hosts, program: Callable[[], int]) -> int:
             raise
         print(f"rt2 serve: error: {lost}; start all of them again", file=sys.stderr)
         return RETRYABLE
-    leave_together()
+    if status == DONE:  # else the others shall notice
+        leave_together()
     return status
 
 
-def _probed(args: argparse.Namespace, sizes: tuple[int, ...], token: str | None) -> int:
+def _probed(args: argparse.Namespace, sizes: tuple[int, ...], secured: Mapping[str, Any]) -> int:
     from rt2_jax.serving.health import Health, health_port
 
     health = Health()
@@ -139,56 +146,77 @@ def _probed(args: argparse.Namespace, sizes: tuple[int, ...], token: str | None)
         if args.health_port is not None:
             port = stack.enter_context(health_port(args.host, args.health_port, health))
             print(f"probes: http://{args.host}:{port}/readyz", file=sys.stderr, flush=True)
-        return _serve(args, sizes, token, health)
+        return _serve(args, sizes, secured, health)
 
 
 def _serve(
-    args: argparse.Namespace, sizes: tuple[int, ...], token: str | None, health: Health
+    args: argparse.Namespace, sizes: tuple[int, ...], secured: Mapping[str, Any], health: Health
 ) -> int:
     import jax
 
+    from rt2_jax.actions.identity import content_hash
     from rt2_jax.inference.placement import Placement, read_mesh
-    from rt2_jax.inference.starting import start_policy
+    from rt2_jax.inference.starting import start_policies
     from rt2_jax.serving.lockstep import LeadingPolicy, follow
     from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import serve
+    from rt2_jax.training.agreement import check_agreement
+    from rt2_jax.training.checkpoints import find_checkpoint, read_description
     from rt2_jax.training.goodput import process_start
+
+    sharing, limits = sharing_options(args), secured["limits"]
 
     def say(line: str) -> None:
         health.doing = line
         print(line, file=sys.stderr, flush=True)
 
     placement = None if args.mesh is None else Placement(read_mesh(args.mesh))
+    flags = ("batch_sizes", "mesh", "task", "ema", "int8", "samples")
+    checkpoint = find_checkpoint(args.checkpoint)
+    check_agreement(
+        {
+            "checkpoint": f"{checkpoint.name} {content_hash(read_description(checkpoint))}",
+            **{f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in flags},
+        }
+    )
     store = _store(args, placement)
     which = "ema" if args.ema else "params"
-    policy, start = start_policy(
-        args.checkpoint,
+    policies, start = start_policies(
+        checkpoint,
         sizes,
         which,
         args.task,
         store=store,
         placement=placement,
+        weights="int8" if args.int8 else "stored",
+        most_samples=args.samples,
         questions=args.questions or None,
         say=say,
     )
+    different = {id(policy): (name, policy) for name, policy in policies.items()}.values()
+    ((_, first), *others) = different
+    if others and (jax.process_count() > 1 or args.log_dir is not None):
+        what = "a log is of one" if args.log_dir is not None else "several hosts serve one"
+        raise ValueError(f"found the tasks {sorted(policies)}, and {what}: give a --task")
     if jax.process_index() > 0:
         say("this host follows the first one, which has the port")
-        return follow(policy)
-    served = LeadingPolicy(policy) if jax.process_count() > 1 else policy
-    engine = policy.engine
+        return follow(first)
+    served = LeadingPolicy(first) if jax.process_count() > 1 else policies
+    engine = first.engine
     log = None
     if args.log_dir is not None:
         from rt2_jax.serving.request_logger import RequestLogger  # needs `array_record`
 
-        log = RequestLogger(args.log_dir, policy.metadata)
+        log = RequestLogger(args.log_dir, first.metadata)
 
     def ready(url: str) -> None:
-        space = engine.action_tokens(policy.task).codec.space
-        fields = ", ".join(f"{field.name} [{field.unit}]" for field in space.fields)
-        print(f"serving {engine.checkpoint} of {policy.metadata['mixture']} at {url}")
-        print(
-            f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz: {fields}", flush=True
-        )
+        print(f"serving {engine.checkpoint} of {engine.description.manifest.mixture} at {url}")
+        for name, policy in different:
+            space = engine.action_tokens(policy.task).codec.space
+            fields = ", ".join(f"{field.name} [{field.unit}]" for field in space.fields)
+            task = f"task {name}: " if len(different) > 1 else ""
+            robot = f"{policy.metadata['embodiment']}, {space.control_rate_hz:g} Hz"
+            print(f"{task}{robot}: {fields}", flush=True)
         if options.status:
             print(f"status page: {url.replace('ws', 'http', 1)}/", flush=True)
         if log is not None:
@@ -198,12 +226,13 @@ def _serve(
 
     options = ServerOptions(
         max(sizes),
-        token,
-        log,
+        log=log,
         cameras=_cameras(args.camera),
         questions=args.questions,
         status=not args.no_status,
         health=health,
+        **{**secured, "limits": limits_of((each.metadata for each in policies.values()), limits)},
+        **sharing,
     )
     try:
         serve(served, args.host, args.port, options, ready)

@@ -418,7 +418,7 @@ class EnginePolicy:
     def __init__(self, engine: PolicyEngine, task: TaskInfo | None = None) -> None:
         self.engine = engine
         self.task = task or engine.robot_task()
-        self.metadata = engine.describe(self.task)
+        self.metadata: Mapping[str, Any] = engine.describe(self.task)
         self._history = FrameHistory(engine.description.inputs.image_slots)
 
     def reset(self, session: str | None = None) -> None:

@@ -141,7 +141,7 @@ class ProgramStore:
         found = parts is not None
 
         def flat(*leaves: Any) -> Any:
-            return function(*tree.unflatten(leaves))
+            return function(*jax.tree.unflatten(tree, leaves))
 
         parts = parts or _export(flat, leaves)
         if _EXPORTED in parts:
@@ -170,9 +170,9 @@ class ProgramStore:
         except (OSError, ValueError) as error:
             _LOG.warning("%s; it is not used, and compiled anew", error)
             return None
-        for name in parts or ():
+        for name, part in (parts or {}).items():
             if name.endswith("-cache") and pathlib.PurePath(name).name == name:
-                (self._own / name).write_bytes(parts[name])
+                (self._own / name).write_bytes(part)
         return parts
 
     def _write(self, identity: Any, parts: Mapping[str, bytes]) -> None:
@@ -184,8 +184,6 @@ class ProgramStore:
 
 def _export(function: Callable[..., Any], leaves: Sequence[Any]) -> dict[str, bytes]:
     """A function as `jax.export` writes it; nothing where it cannot be written."""
-    # Programs are only read by the version that wrote them, so no custom call is refused for not
-    # being stable.
     try:
         return {_EXPORTED: bytes(jax.export.export(jax.jit(function))(*leaves).serialize())}
     except Exception as error:  # a custom call, a type, a missing package: no error in common
@@ -213,7 +211,7 @@ def _environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
         "devices": [[device.id, device.platform, device.device_kind] for device in devices],
         "processor": _processor() if devices[0].platform == "cpu" else "",
         "flags": {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")},
-        "traced_with": {name: str(getattr(jax.config, name)) for name in _TRACED_WITH},
+        "traced_with": {name: str(getattr(jax.config, name, None)) for name in _TRACED_WITH},
     }
 
 

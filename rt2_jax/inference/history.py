@@ -11,7 +11,8 @@ from rt2_jax.actions.policy import Observation
 from rt2_jax.data.model_inputs import ImageSlot
 
 MAX_SESSIONS = 1024
-"""The session that was longest without an observation is forgotten first."""
+MAX_BYTES = 2**30
+"""Of all pictures; the session that was longest without an observation is forgotten first."""
 
 _Frames = dict[int, Mapping[str, np.ndarray]]
 
@@ -32,10 +33,11 @@ class FrameHistory:
         self._slots = tuple(slots)
         self._oldest = min(time for _, time in slots)
         self._sessions: OrderedDict[str | None, _Frames] = OrderedDict()
+        self._bytes = 0
 
     def forget(self, session: str | None) -> None:
         """Forgets a session's frames."""
-        self._sessions.pop(session, None)
+        self._bytes -= _size(self._sessions.pop(session, {}))
 
     def images(self, observation: Observation) -> dict[ImageSlot, np.ndarray]:
         """The pictures of the model's slots for this observation; nothing is remembered yet."""
@@ -56,10 +58,11 @@ class FrameHistory:
             # A robot's camera may write into the same buffer again.
             copies = {view: image.copy() for view, image in observation.images.items()}
             kept = {number: each for number, each in frames.items() if number > step + self._oldest}
+            self.forget(observation.session)
             self._sessions[observation.session] = {**kept, step: copies}
-            self._sessions.move_to_end(observation.session)
-        while len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
+            self._bytes += _size(self._sessions[observation.session])
+        while len(self._sessions) > MAX_SESSIONS or self._bytes > MAX_BYTES:
+            self.forget(next(iter(self._sessions)))
 
     def check_sessions(self, observations: Sequence[Observation]) -> None:
         """Refuses two observations of one session in a batch: neither could know the other.
@@ -82,3 +85,7 @@ class FrameHistory:
         last = max(frames, default=-1)
         step = last + 1 if observation.step is None else observation.step
         return step, {} if step < last else frames
+
+
+def _size(frames: _Frames) -> int:
+    return sum(image.nbytes for pictures in frames.values() for image in pictures.values())

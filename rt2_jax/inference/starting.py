@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from rt2_jax.inference.engine import EnginePolicy, PolicyEngine
 from rt2_jax.inference.exported import ProgramStore
 from rt2_jax.inference.placement import Placement
+from rt2_jax.inference.robots import robot_policies
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Start:
         )
 
 
-def start_policy(
+def start_policies(
     checkpoint: str | pathlib.Path,
     batch_sizes: Sequence[int],
     which: str = "params",
@@ -48,18 +50,21 @@ def start_policy(
     *,
     store: ProgramStore | None = None,
     placement: Placement | None = None,
+    weights: str = "stored",
+    most_samples: int = 0,
     questions: bool | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[EnginePolicy, Start]:
-    """A checkpoint as a policy whose programs are all compiled and have run once.
+) -> tuple[dict[str, EnginePolicy], Start]:
+    """A checkpoint's robots as policies, by task; all programs are compiled and have run once.
 
     Args:
       checkpoint: a checkpoint, a run's folder for its latest, or `pretrained:NAME`.
       batch_sizes: of the programs.
       which: `params`, or `ema` for their average.
-      task: whose prompt and actions; needed where the checkpoint's robots differ.
+      task: the only one that is meant; None for all.
       store: of programs that earlier starts have compiled.
       placement: on several devices.
+      weights, most_samples: as `PolicyEngine.from_checkpoint`.
       questions: whether to compile for questions, too; see `PolicyEngine.warm_up`.
       say: called with what is done now, in words.
 
@@ -67,14 +72,20 @@ def start_policy(
       FileNotFoundError, KeyError, TypeError, ValueError: as `PolicyEngine.from_checkpoint`,
         `robot_task` and `warm_up`.
     """
-    keeping = contextlib.nullcontext() if store is None else store.active(f"{checkpoint} {which}")
-    with keeping:
+    run = re.sub(r"/checkpoint_\d+/?$", "", str(checkpoint))  # whose checkpoints are alike
+    with contextlib.nullcontext() if store is None else store.active(run):
         say("reading weights")
         begin = time.perf_counter()
         engine = PolicyEngine.from_checkpoint(
-            checkpoint, batch_sizes, which, store=store, placement=placement
+            checkpoint,
+            batch_sizes,
+            which,
+            weights=weights,
+            most_samples=most_samples,
+            store=store,
+            placement=placement,
         )
-        policy = EnginePolicy(engine, engine.robot_task(task))
+        policies = robot_policies(engine, task)
         read = time.perf_counter()
         sizes = ",".join(map(str, engine.batch_sizes))
         say(f"compiling {engine.checkpoint} for batches of {sizes}")
@@ -82,4 +93,4 @@ def start_policy(
         if store is not None:
             store.keep_rest()
         loaded = None if store is None else store.loaded
-        return policy, Start(read - begin, time.perf_counter() - read, loaded)
+        return policies, Start(read - begin, time.perf_counter() - read, loaded)

@@ -56,9 +56,15 @@ def answer_in_words(engine: PolicyEngine, questions: Sequence[Asked]) -> list[li
     answers = []
     for asked in questions:
         sampling = None
-        if asked.temperature > 0 or asked.num_samples > 1:
+        if asked.temperature > 0:
+            if asked.num_samples > engine.most_samples:  # it would be compiled while robots wait
+                raise ValueError(
+                    f"num_samples: found {asked.num_samples} at temperature {asked.temperature:g}, "
+                    f"expected at most {engine.most_samples}: start the server with --samples"
+                )
             sampling = Sampling(asked.temperature, asked.top_k, asked.num_samples, asked.seed)
         question = Question(asked.prompt, asked.picture)
         written = engine.answers([question], sampling, asked.max_tokens)[0]
-        answers.append([each.text for each in written])
+        texts = [each.text for each in written]
+        answers.append(texts if sampling is not None else texts * asked.num_samples)
     return answers

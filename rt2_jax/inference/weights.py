@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from rt2_jax.models.layer_stack import LAYER_AXIS, STACK, unstack_leaf
 from rt2_jax.models.layers import KERNEL, KERNEL_SCALE
 from rt2_jax.models.model import Params, TransformerModel
-from rt2_jax.training.adapters import first_numbers
-from rt2_jax.training.description import RunDescription
+
+if TYPE_CHECKING:  # it needs much that random weights do not
+    from rt2_jax.training.description import RunDescription
 
 FORMATS = ("stored", "bfloat16", "int8")
 """How weights can be kept: as the checkpoint has them; kernels and embeddings in bfloat16; kernels
@@ -146,6 +147,8 @@ def weights_hash(params: Params) -> str:
 
     Not of all: of a large model that would take longer than to load it.
     """
+    from rt2_jax.training.adapters import first_numbers
+
     digest = hashlib.sha256()
     for numbers in jax.tree.leaves(first_numbers(params, _HASHED, np.float32)):
         digest.update(numbers.tobytes())
@@ -164,13 +167,23 @@ def quantize(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _unstacked(path: _Path, leaf: jax.Array) -> _Flat:
-    layers = unstack_leaf(path, leaf)
-    if STACK not in path or not isinstance(leaf.sharding, jax.sharding.NamedSharding):
-        return layers
-    # As the stack lies on the mesh, without the axis of the layers.
-    spec = [*leaf.sharding.spec, *[None] * (leaf.ndim - len(leaf.sharding.spec))]
-    del spec[LAYER_AXIS]
-    sharding = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec(*spec))
+    if STACK not in path:
+        return {path: leaf}
+    sharding = leaf.sharding
+    if isinstance(sharding, jax.sharding.NamedSharding):
+        # As the stack lies on the mesh, without the axis of the layers.
+        spec = [*sharding.spec, *[None] * (leaf.ndim - len(sharding.spec))]
+        del spec[LAYER_AXIS]
+        spec = jax.sharding.PartitionSpec(*spec)
+        sharding = jax.sharding.NamedSharding(sharding.mesh, spec)
+    if next(iter(sharding.device_set)).platform == "cpu" and leaf.is_fully_addressable:
+        host = np.moveaxis(np.asarray(leaf), LAYER_AXIS, 0)  # nothing to compile
+        layers: _Flat = {
+            name: np.ascontiguousarray(part)
+            for (name, _), part in zip(_layer_shapes(path, leaf.shape), host, strict=True)
+        }
+    else:
+        layers = unstack_leaf(path, leaf)
     return jax.device_put(layers, {name: sharding for name in layers})
 
 

@@ -108,7 +108,7 @@ def decode(
             f"token_mask: found shape {token_mask.shape}, expected {expected}: one row for each "
             "place, one column for each token"
         )
-    rows = len(logits)
+    rows, token_mask = len(logits), jnp.asarray(token_mask)
     prefer = perturb(draw, *logits.shape)
 
     def choose(

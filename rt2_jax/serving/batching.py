@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 _LOG = logging.getLogger("rt2_jax.serving")
 _QUEUE_S = 2.0  # of work may wait where nothing else is said
-_LEAST_BATCHES, _MOST_WAITING = 4, 1024
+_LEAST_WAITING, _MOST_WAITING = 64, 1024
 _UNREADABLE = (KeyError, TypeError, ValueError)  # what a policy raises of an observation
 
 
@@ -103,7 +103,7 @@ class BatchingQueue:
         if self._options.max_queue is not None:
             return self._options.max_queue
         work = int(_QUEUE_S * max(task.times.per_second() for task in self._tasks))
-        least = _LEAST_BATCHES * self._options.largest_batch
+        least = max(_LEAST_WAITING, 4 * self._options.largest_batch)
         return max(least, min(work, _MOST_WAITING))
 
     @property
@@ -257,14 +257,14 @@ class BatchingQueue:
         self._metrics.waiting(len(self._line), self.in_flight)
         task, begin = batch[0].task, time.perf_counter()
         observations = [each.request.observation for each in batch]
-        work = self._thread.run(answer_rows, task.policy, observations)
+        work = self._thread.run(answer_rows, task.policy, observations, batch[0].request.sampling)
         done, _ = await asyncio.wait({work}, timeout=self._options.model_timeout_s)
         if not done:
             await self._wait_for_silent_model(work)
             return
         results, whole = work.result()
         end = time.perf_counter()
-        if whole:
+        if whole and batch[0].request.sampling is None:
             task.times.note(len(batch), end - begin, end)
         self._metrics.batch(len(batch), end - begin, [begin - each.arrived for each in batch])
         for each, result in zip(batch, results, strict=True):

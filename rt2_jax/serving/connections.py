@@ -133,19 +133,15 @@ class WebSocketConnection(_Watched, WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._bound_unread()
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # uvicorn says nothing to a handshake with a body, and keeps it open.
+            self.transport.write(b"HTTP/1.1 400 \r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
 
     def send_receive_event_to_app(self) -> None:
         super().send_receive_event_to_app()
         self._heard = self.loop.time()
         self._request_since = None
-
-    def handle_parser_exception(self) -> None:
-        if self.conn.close_sent is None:  # uvicorn asserts that it is a frame, not a handshake
-            self.transport.write(b"HTTP/1.1 400 \r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-            self.handshake_complete = True
-            self.transport.close()
-            return
-        super().handle_parser_exception()
 
     def look(self, now: float) -> None:
         # What comes behind a message waits for this server, which answers one after the other.

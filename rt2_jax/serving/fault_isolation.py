@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from rt2_jax.actions.policy import Observation
+from rt2_jax.actions.sampling import Sampling
 from rt2_jax.serving.requests import BatchPolicy
 
 
-def answer_rows(policy: BatchPolicy, observations: Sequence[Observation]) -> tuple[list[Any], bool]:
+def answer_rows(
+    policy: BatchPolicy, observations: Sequence[Observation], sampling: Sampling | None = None
+) -> tuple[list[Any], bool]:
     """A result or an exception for each observation.
 
     A batch that fails is halved until the rows at fault are alone: at most `4 log2(B)` more
@@ -30,7 +33,7 @@ def answer_rows(policy: BatchPolicy, observations: Sequence[Observation]) -> tup
         if left:
             left -= 1
             try:
-                results[first:end] = _answer(policy, observations[first:end])
+                results[first:end] = _answer(policy, observations[first:end], sampling)
                 continue
             except Exception as raised:
                 error, whole = raised, False
@@ -42,8 +45,11 @@ def answer_rows(policy: BatchPolicy, observations: Sequence[Observation]) -> tup
     return results, whole
 
 
-def _answer(policy: BatchPolicy, observations: Sequence[Observation]) -> list[Any]:
-    results = list(policy.infer_batch(observations))
+def _answer(
+    policy: BatchPolicy, observations: Sequence[Observation], sampling: Sampling | None
+) -> list[Any]:
+    how = () if sampling is None else (sampling,)
+    results = list(policy.infer_batch(observations, *how))
     if len(results) != len(observations):
         raise RuntimeError(
             f"the policy gave {len(results)} answers to {len(observations)} observations"

@@ -24,6 +24,7 @@ from rt2_jax.serving.metrics import Metrics
 _LOG = logging.getLogger("rt2_jax.serving")
 KNOWN = "rt2_jax.known"
 """Key of a scope: set once its client has shown a key, or needs none."""
+_MOST_VALUES = 1_000_000  # of JSON, which can become a hundred times its size in memory
 ASKED = "a token is needed: Authorization: Bearer TOKEN\n"
 
 
@@ -125,7 +126,8 @@ class Gate:
         CLIENT.set(Client(key, counted=True))
         body = await self._body(receive, headers)
         if body is None:
-            said = f"a body may have {self._limits.body_bytes} bytes\n"
+            most = self._limits.body_bytes
+            said = f"a body may have {most} bytes, and {_MOST_VALUES} values if it is JSON\n"
             await self._turn_away(scope, receive, send, 413, said, "size")
             return
         if body[-1]["type"] == "http.request":  # else the client has gone
@@ -137,12 +139,13 @@ class Gate:
         if not declared.isdecimal() or int(declared) > self._limits.body_bytes:
             return None
         parts: list[Message] = []
-        size = 0
+        size = values = 0
         while True:
             part = await receive()
             parts.append(part)
             size += len(part.get("body", b""))
-            if size > self._limits.body_bytes:
+            values += sum(part.get("body", b"").count(mark) for mark in b",:[{")
+            if size > self._limits.body_bytes or values > _MOST_VALUES:
                 return None
             if part["type"] != "http.request" or not part.get("more_body"):
                 return parts
@@ -165,6 +168,15 @@ class Gate:
         finally:
             key.connections -= 1
 
+    async def _pass_over(self, receive: Receive) -> None:
+        """Reads a body and keeps nothing: to who is still sending, an answer looks like a reset."""
+        size = 0
+        while size <= self._limits.body_bytes:
+            part = await receive()
+            size += len(part.get("body", b""))
+            if part["type"] != "http.request" or not part.get("more_body"):
+                return
+
     async def _turn_away(
         self,
         scope: Scope,
@@ -176,6 +188,8 @@ class Gate:
         headers: dict[str, str] | None = None,
     ) -> None:
         self._metrics.turned_away(reason)
+        if scope["type"] == "http":
+            await self._pass_over(receive)
         _LOG.info("turned away %s: %s", (scope.get("client") or ("?",))[0], reason)
         headers = {"connection": "close", **(headers or {})}
         if status == 401:

@@ -35,9 +35,9 @@ class Limits:
     frame_bytes: int = 16 * 2**20
     body_bytes: int = 24 * 2**20
     text: int = 8192
-    connections: int = 512
-    connections_per_key: int = 256
-    strangers: int = 128
+    connections: int = 256
+    connections_per_key: int = 128
+    strangers: int = 64
     request_s: float = 20.0
     send_s: float = 10.0
     idle_s: float = 24 * 3600.0

@@ -59,7 +59,7 @@ class Metrics:
         self._texts.labels(outcome).inc()
 
     def outcome(self, outcome: str, seconds: float | None = None) -> None:
-        """Counts a request: `answered`, or one of `outcomes.WORDS`."""
+        """Counts a request: `answered`, one of `outcomes.WORDS`, or `gone` with its client."""
         self._requests.labels(outcome).inc()
         if seconds is not None:
             self._latency.observe(seconds)

@@ -11,6 +11,7 @@ import numpy as np
 from rt2_jax import __version__
 from rt2_jax.actions.identity import content_hash
 from rt2_jax.actions.policy import Observation
+from rt2_jax.actions.sampling import SAMPLING_FIELDS, Sampling
 from rt2_jax.actions.space import ActionSpace, check_actions
 from rt2_jax.client.frames import PROTOCOL_VERSION
 from rt2_jax.serving.observation_keys import (
@@ -54,14 +55,19 @@ _OWN_KEYS = (
 class BatchPolicy(Protocol):
     """What the server serves."""
 
-    metadata: Mapping[str, Any]
-    """Plain JSON with `action_space`, `views`, `camera_size` and the hashes."""
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Plain JSON with `action_space`, `views`, `camera_size` and the hashes."""
 
     def reset(self, session: str | None = None) -> None:
         """Forgets a session."""
 
     def infer_batch(self, observations: Sequence[Observation]) -> Sequence[Mapping[str, Any]]:
-        """Answers observations of different sessions."""
+        """Answers observations of different sessions.
+
+        One whose metadata has `most_samples` above 0 also takes a `Sampling` behind them, and then
+        draws `samples`.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Request:
       budget_s: how long the answer may take from arrival; None for any time.
       warnings: what of the request nobody reads, in words.
       unread: the same, names only.
+      sampling: how answers are drawn; None for the likeliest one.
     """
 
     observation: Observation
@@ -81,6 +88,7 @@ class Request:
     budget_s: float | None
     warnings: tuple[str, ...]
     unread: tuple[str, ...] = ()
+    sampling: Sampling | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +129,7 @@ class Schema:
         self.views: list[str] = list(metadata["views"])
         self.state_fields: list[str] = list(metadata.get("state_fields", ()))
         self.cameras = dict(cameras or {})
+        self._most_samples = int(metadata.get("most_samples", 0))
         for name, view in self.cameras.items():
             if view not in self.views:
                 raise ValueError(
@@ -147,6 +156,7 @@ class Schema:
         required = ["prompt", *(f"images/{view}" for view in self.views)]
         optional = ["session", "step", "seq", "budget_ms", "age_ms", "schema_hash"]
         ignored = ["committed_actions"]
+        (optional if self._most_samples else ignored).extend(SAMPLING_FIELDS)
         (required if self.state_fields else ignored).append("state")
         reads_vectors = metadata.get("instruction_encoder") is not None
         (optional if reads_vectors else ignored).append("instruction_embedding")
@@ -256,10 +266,23 @@ class Schema:
             instruction_embedding=embedding,
         )
         observation.check()
+        sampling = self._sampling(frame)
         known = {*_OWN_KEYS, *STATE, *JOINED_STATE, *pictures.keys}
+        known |= set(SAMPLING_FIELDS) if self._most_samples else set()
         unread += sorted(str(key) for key in frame if key not in known)
         warnings = tuple(f"nobody reads {name!r} of the request" for name in unread)
-        return Request(observation, _seq(frame), _budget(frame), warnings, tuple(unread))
+        return Request(observation, _seq(frame), _budget(frame), warnings, tuple(unread), sampling)
+
+    def _sampling(self, frame: Mapping[str, Any]) -> Sampling | None:
+        if not self._most_samples:
+            return None
+        sampling = Sampling.from_request(frame)
+        if sampling is not None and sampling.num_samples > self._most_samples:
+            raise ValueError(
+                f"request: num_samples: found {sampling.num_samples}, expected at most "
+                f"{self._most_samples}, which the server was started for"
+            )
+        return sampling
 
     def _check_schema(self, frame: Mapping[str, Any]) -> None:
         version = frame.get("protocol_version")

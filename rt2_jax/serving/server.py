@@ -34,14 +34,18 @@ def check_address(host: str, keys: Keys | str | None, insecure: bool) -> None:
     Raises:
       ValueError: the address is not this machine's own and there are no keys.
     """
-    own = host == "localhost"
-    with contextlib.suppress(ValueError):
-        own = own or ipaddress.ip_address(host).is_loopback
-    if not own and keys is None and not insecure:
+    if not is_own(host) and keys is None and not insecure:
         raise ValueError(
             f"host {host!r} can be reached from other machines, and whoever reaches it can ask for "
             "actions: give a --token-file, or --insecure on a network that is yours alone"
         )
+
+
+def is_own(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 class PolicyServer(uvicorn.Server):

@@ -199,6 +199,9 @@ class PolicyService:
             exchange.answer = answer = await self._queue.ask(
                 request, task, connection, client or connection
             )
+        except asyncio.CancelledError:
+            self.metrics.outcome("gone")
+            raise
         except Exception as error:
             if (outcome := outcome_of(error)) == "failed":
                 _LOG.error("%s: %s", connection, message(error), exc_info=error.__cause__)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 _KEPT = 15  # of each size: a few slow ones do not move the middle, and a change is seen soon
 _STALE_S = 1.0
+_FORGET_S = 10.0  # so that a size that was slow once is tried again
 
 
 def powers_of_two(largest: int) -> tuple[int, ...]:
@@ -40,6 +41,8 @@ class StepTimes:
         kept.append(seconds)
         self._middle[size] = sorted(kept)[(len(kept) - 1) // 2]
         self._when[size] = now
+        for other in [each for each, when in self._when.items() if now - when > _FORGET_S]:
+            del self._measured[other], self._middle[other], self._when[other]
 
     def expected(self, count: int) -> float:
         """Seconds that a batch of `count` requests takes; 0 where nothing is known.

@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rt2_jax.actions.sampling import Sampling
 from rt2_jax.serving.requests import Request
 from rt2_jax.serving.step_times import StepTimes
 from rt2_jax.serving.tasks import ServedTask
@@ -42,6 +43,11 @@ class Waiting:
         return str(self.request.observation.session)
 
     @property
+    def kind(self) -> tuple[int, Sampling | None]:
+        """What a batch has in common."""
+        return id(self.task), self.request.sampling
+
+    @property
     def deadline(self) -> float:
         """On `time.perf_counter`; infinite without a budget."""
         budget = self.request.budget_s
@@ -67,7 +73,7 @@ class WaitingLine:
     def __iter__(self) -> Iterator[Waiting]:
         return iter([each for line in self._sessions.values() for each in line])
 
-    def __contains__(self, session: str) -> bool:
+    def __contains__(self, session: object) -> bool:
         return session in self._sessions
 
     def add(self, each: Waiting) -> None:
@@ -100,7 +106,7 @@ class WaitingLine:
         return max((each for each in self if each.client == most), key=lambda each: each.arrived)
 
     def next_ones(self) -> list[Waiting]:
-        """The first of each session, by turn; all of the task whose turn it is."""
+        """The first of each session, by turn; all of one task and one way to draw answers."""
         firsts = sorted((line[0] for line in self._sessions.values()), key=lambda x: x.arrived)
         if not firsts:
             return []
@@ -111,8 +117,8 @@ class WaitingLine:
             turns.append((before[each.client], served, each.deadline, each.arrived, each))
             before[each.client] += 1
         turns.sort(key=lambda turn: turn[:-1])
-        task = turns[0][-1].task
-        return [each for *_, each in turns if each.task is task]
+        kind = turns[0][-1].kind
+        return [each for *_, each in turns if each.kind == kind]
 
     def take(self, batch: Sequence[Waiting]) -> None:
         """They are served now."""

@@ -60,8 +60,7 @@ def check_agreement(mine: Mapping[str, str]) -> None:
     if lines:
         leave_together()  # else those that are slower to say so would take it for a loss
         raise ValueError(
-            "the hosts are not about to do the same, and nothing was trained:\n  "
-            + "\n  ".join(lines)
+            "the hosts are not about to do the same, and nothing was done:\n  " + "\n  ".join(lines)
         )
 
 

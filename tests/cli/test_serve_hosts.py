@@ -90,3 +90,12 @@ def test_when_one_is_killed_the_other_ends_by_itself_with_75_and_says_why(
     assert other.returncode == 75, output
     last = [line for line in output.splitlines() if line.startswith("rt2 serve: error: ")]
     assert "start all of them again" in last[-1], output
+
+
+def test_sigterm_of_the_second_alone_ends_both_with_75_after_the_first_had_time(hosts, full_check):
+    if not full_check:
+        pytest.skip("in full only: it takes 15 s")
+    first, second, _ = hosts
+    second.send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=60)[0] for process in (second, first)]
+    assert (first.returncode, second.returncode) == (75, 75), outputs

@@ -140,7 +140,7 @@ def test_scores_are_those_of_the_models_score_batch_in_any_shards(expert, caches
         rows += sum(found, [])
         examples += [source.example(row["step"]) for row in sum(found, [])]
     batch = {name: np.stack([each[name] for each in examples]) for name in model.features}
-    expected = jax.jit(model.score_batch)(expert._params, batch)
+    expected = jax.jit(model.written_out().score_batch)(expert.weights.params, batch)
     np.testing.assert_allclose([row["score"] for row in rows], expected, rtol=1e-4, atol=1e-5)
     assert len(rows) == 6 and min(expected) > -3, "it knows these steps by heart"
 

@@ -1,4 +1,4 @@
-"""No action leaves the server that is outside its space or the operator's limits, and none is bent."""
+"""No action leaves the server outside its space or the operator's limits, and none is bent."""
 
 import json
 
@@ -138,7 +138,6 @@ def test_low_confidence_is_in_the_answer_its_warnings_and_the_count(serve):
     _, url = serve(Unsure(), safety=Safety(min_confidence=0.5))
     with RemotePolicy(url) as robot:
         answer = robot.infer(seen())
-    assert (
-        answer["low_confidence"] and "the policy is not sure of this action" in answer["warnings"]
-    )
+    assert answer["low_confidence"]
+    assert "the policy is not sure of this action" in answer["warnings"]
     assert "rt2_low_confidence_total 1.0" in page(url, "/metrics")[1]

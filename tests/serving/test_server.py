@@ -81,10 +81,10 @@ def test_an_answer_that_would_be_late_is_refused_and_later_ones_are_not(serve):
     policy = Toy(seconds=0.2)
     _, url = serve(policy)
     frame = pack(request(budget_ms=80))
-    assert re.search("not ready after 8. ms; the budget was 80 ms", raw(url, frame)[0])
+    assert re.search(r"not ready after \d+ ms; the budget was 80 ms", raw(url, frame)[0])
     time.sleep(0.15)  # now the model is free again
     refused = raw(url, frame)[0]
-    assert re.match("DEADLINE: waited . ms, and an answer takes 2.. ms", refused)
+    assert re.match(r"DEADLINE: waited \d+ ms, and an answer takes \d+ ms", refused)
     with RemotePolicy(url, budget_ms=80) as robot, RemotePolicy(url) as patient:
         policy.seconds = 0.0
         patient.infer(seen())  # a fast answer shows that it can be fast

@@ -218,6 +218,7 @@ def test_a_client_that_goes_leaves_no_work_behind(serve):
     with RemotePolicy(url) as other:
         other.infer(seen(session="c"))
     assert policy.batches == [["a"], ["c"]]
+    assert 'rt2_requests_total{outcome="gone"} 2.0' in page(url, "/metrics")[1]
 
 
 def test_names_of_unread_inputs_are_counted_and_bounded(serve):

@@ -100,6 +100,10 @@ def test_a_few_slow_batches_do_not_move_the_expected_time_and_a_change_does():
         times.note(1, 0.1, 2.0)
     assert times.expected(1) == 0.1 and times.per_second() == 10
     assert not times.doubtful(1, 2.5) and times.doubtful(1, 3.5)
+    times.note(4, 0.9, 2.0)
+    assert times.expected(4) == 0.9
+    times.note(1, 0.1, 13.0)
+    assert times.expected(4) == 0.1, "forgotten, so that it is tried again"
     assert powers_of_two(1) == (1,) and powers_of_two(6) == (1, 2, 4, 8)
 
 

@@ -32,7 +32,7 @@ class LiveSession:
       name: as the client gave it, else the connection's.
       connection: of its last request.
       left: that connection has ended.
-      seen: when its last request was over, by `time.perf_counter`.
+      began, seen: when its first and its last request were over, by `time.perf_counter`.
       instruction, outcome, error, warnings, step: of the last request.
       answer: the last one, perhaps to an earlier request; `answered` says when.
       frames: view -> uint8 [H, W, 3], of the last request that could be read.
@@ -46,6 +46,7 @@ class LiveSession:
     name: str
     connection: str = ""
     left: bool = False
+    began: float = 0.0
     seen: float = 0.0
     instruction: str = ""
     outcome: str = ""
@@ -74,6 +75,7 @@ class LiveSession:
             "name": self.name,
             "connection": short_text(self.connection, _NAME),
             "left": self.left,
+            "began_s": round(now - self.began, 3),
             "age_s": round(now - self.seen, 3),
             "instruction": self.instruction,
             "outcome": self.outcome,
@@ -125,7 +127,7 @@ class LiveSessions:
             for each in self._sessions.values():
                 each.left = each.left or each.connection == exchange.connection
             return
-        session = self._session(exchange)
+        session = self._session(exchange, now)
         session.counts[outcome] += 1
         session.seen, session.left = now, False
         session.connection = exchange.connection
@@ -161,13 +163,13 @@ class LiveSessions:
         """The clock of `seen` and `answered`."""
         return perf_counter()
 
-    def _session(self, exchange: Exchange) -> LiveSession:
+    def _session(self, exchange: Exchange, now: float) -> LiveSession:
         nameless = _NAMELESS.match(exchange.session)
         name = nameless[0] if nameless else short_text(exchange.session, _NAME)
         session = self._sessions.get(name)
         if session is None:
             self._made += 1
-            session = self._sessions[name] = LiveSession(self._made, name)
+            session = self._sessions[name] = LiveSession(self._made, name, began=now)
             if len(self._sessions) > self._most:
                 _, oldest = self._sessions.popitem(last=False)
                 self._held_bytes -= oldest.frame_bytes

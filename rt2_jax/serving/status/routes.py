@@ -112,6 +112,10 @@ class StatusPage:
 
     def _json(self, sessions: list[LiveSession]) -> bytes:
         now, service = self._live.now(), self._service
+        told = []
+        for session in sessions:
+            told.append(session.to_json(now))
+            time.sleep(0)  # lets the event loop in, which would else wait for all of them
         return json.dumps(
             {
                 "server": {
@@ -127,7 +131,7 @@ class StatusPage:
                     "counts": dict(self._live.counts),
                 },
                 "traffic": self._live.traffic.summary(now),
-                "sessions": [each.to_json(now) for each in sessions],
+                "sessions": told,
             },
             allow_nan=False,
         ).encode()

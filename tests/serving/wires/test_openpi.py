@@ -10,7 +10,7 @@ from websockets.sync.client import connect
 from rt2_jax.client.frames import pack, unpack
 from rt2_jax.serving.wires.openpi import wants_plain
 
-from ..conftest import Toy
+from ..conftest import Toy, together
 from ..test_server import raw
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 6, 3)).astype(np.uint8)
@@ -48,6 +48,36 @@ def test_pictures_may_be_jpeg_or_png_under_any_name(serve):
     np.testing.assert_array_equal(policy.asked[1].images["wrist"], lossy)
     refusal = raw(url, pack({"images": {"front": b"GIF89a", "wrist": PICTURE}, "prompt": "go"}))[0]
     assert refusal.startswith("REFUSED: request: images/front: found 6 bytes that begin with")
+
+
+class Drawing(Toy):
+    """Draws as many answers as are asked for."""
+
+    def infer_batch(self, observations, sampling=None):
+        results = super().infer_batch(observations)
+        self.batches[-1] = (self.batches[-1], sampling)
+        for result in results if sampling else ():
+            result["samples"] = {"actions": np.stack([result["actions"]] * sampling.num_samples)}
+        return results
+
+
+def test_drawn_answers_are_given_to_those_who_ask_and_to_no_others_of_the_batch(serve):
+    policy = Drawing(seconds=0.1, views=("front",), most_samples=4)
+    _, url = serve(policy)
+    ask = {"image": PICTURE, "prompt": "go"}
+    frames = [ask, {**ask, "num_samples": 3, "temperature": 0.5}, {**ask, "seed": 7}]
+    answers = together(3, lambda i: unpack(raw(url, pack(frames[i]))[0]))
+    assert [np.shape(each.get("samples", {}).get("actions")) for each in answers] == [
+        (),
+        (3, 1, 8),
+        (1, 1, 8),
+    ]
+    assert all(each["warnings"] == [] for each in answers) and len(policy.batches) == 3
+    too_many, wrong = raw(url, pack({**ask, "num_samples": 5}), pack({**ask, "temperature": -1}))
+    assert "num_samples: found 5, expected at most 4" in too_many
+    assert "temperature: found -1, expected 0 to 100" in wrong
+    ignored = unpack(raw(serve(Toy(views=("front",)))[1], pack({**ask, "num_samples": 2}))[0])
+    assert ignored["warnings"] == ["nobody reads 'num_samples' of the request"]
 
 
 @pytest.mark.parametrize("path", ["/plain", "/plain:8000", "/plain/x"])

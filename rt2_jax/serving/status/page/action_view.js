@@ -63,19 +63,20 @@ function row(field, action, later) {
   const value = action[field.index];
   let words = valueText(field, value);
   if (field.polarity && field.high > field.low) {
-    const open = share(field, value) >= 0.5 === (field.polarity === "high_is_open");
-    words += open ? ", open side" : ", closed side";
+    const high = Math.min(1, Math.max(0, share(field, value)));
+    words += `, ${Math.round(100 * (field.polarity === "high_is_open" ? high : 1 - high))} % open`;
   }
   const outside = field.high > field.low && (value < field.low || value > field.high);
-  return make("div", { class: `row${outside ? " outside" : ""}`, title: describe(field) },
-    make("span", { class: `name ${field.axis || ""}` }, field.label.replaceAll("_", " ")),
+  return make("div", { class: `row${field.axis ? "" : " alone"}${outside ? " outside" : ""}`, title: describe(field) },
+    field.axis ? make("span", { class: `name ${field.axis}` }, field.axis) : null,
     bar(field, value, later.map((step) => step[field.index])),
     make("span", { class: "value" }, words));
 }
 
 export function describe(field) {
   const words = [field.name];
-  if (!field.levels) words.push(`${field.low} to ${field.high} ${unitOf(field)}`.trim());
+  if (field.levels) words.push(field.levels.map((level, index) => `${index} = ${level}`).join(", "));
+  else words.push(`${field.low} to ${field.high} ${unitOf(field)}`.trim());
   if (field.frame !== "none") words.push(`${field.frame.replaceAll("_", " ")} frame`);
   words.push(field.reference.replaceAll("_", " "));
   if (field.rotation) words.push(field.rotation.replaceAll("_", " "));
@@ -136,8 +137,9 @@ function heading(group) {
   const field = group.fields[0];
   const frame = field.frame === "none" ? "" : `${field.frame.replaceAll("_", " ")} frame`;
   const bound = group.fields.every((each) => each.low === -each.high && each.high === field.high)
-    ? `±${field.high} ${unitOf(field)}` : unitOf(field);
-  return make("div", { class: "group-name" }, group.stem.replaceAll("_", " "),
+    ? `±${field.high} ${unitOf(field)}`
+    : group.fields.length === 1 ? `${field.low} to ${field.high} ${unitOf(field)}` : unitOf(field);
+  return make("div", { class: "group-name" }, (group.stem || field.label).replaceAll("_", " "),
     make("small", {}, [bound.trim(), frame].filter(Boolean).join(", ")));
 }
 
@@ -150,13 +152,13 @@ export function actionView(policy, actions) {
   }
   const pictures = all.filter(isArrow).slice(0, 1).map((group) => arrow(group, actions));
   const chips = all.flatMap((group) => group.fields).filter((field) => field.levels).map((field) =>
-    make("span", { class: `chip level-${first[field.index] ? "on" : "off"}`, title: field.name },
-      field.label === field.levels[first[field.index]]
-        ? field.label : `${field.label.replaceAll("_", " ")}: ${valueText(field, first[field.index])}`));
+    make("span", { class: `chip level-${first[field.index] ? "on" : "off"}`, title: describe(field) },
+      field.name === "terminate" ? "" : `${field.label.replaceAll("_", " ")}: `,
+      valueText(field, first[field.index])));
   const rows = all.map((group) => {
     const numbers = group.fields.filter((field) => !field.levels);
     if (!numbers.length) return null;
-    return make("div", { class: "group" }, group.stem ? heading(group) : null,
+    return make("div", { class: "group" }, heading(group),
       numbers.map((field) => row(field, first, actions.slice(1))));
   });
   return make("div", { class: "action" }, pictures, make("div", { class: "rows" }, rows,

@@ -81,9 +81,9 @@ function policyCard(policy) {
     .map((name) => line(name, policy[name]));
   return make("div", { class: "model" },
     make("div", { class: "box" }, make("dl", { class: "lines" }, lines(FIRST))),
-    actionTable(policy),
-    make("details", { class: "box" }, make("summary", {}, "Hashes, versions and the rest"),
-      make("dl", { class: "lines" }, lines(LAST), lines(others))));
+    make("div", {}, actionTable(policy),
+      make("details", { class: "box" }, make("summary", {}, "Hashes, versions and the rest"),
+        make("dl", { class: "lines" }, lines(LAST), lines(others)))));
 }
 
 export function showModel(metadata, policies) {

@@ -5,18 +5,23 @@ import { ago, count, draw, find, make, milliseconds, say } from "./dom.js";
 import { ask, framePath } from "./server.js";
 
 const QUIET_S = 5; // after which a card is dimmed
-const GONE_S = 15; // after which it stands behind the others
+const GONE_S = 30; // after which a session is among the earlier ones
 const cards = new Map();
-const visible = new WeakSet();
+// Frames are fetched for cards that can be seen.
 const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) visible[entry.isIntersecting ? "add" : "delete"](entry.target);
+  for (const entry of entries) {
+    const card = [...cards.values()].find((each) => each.node === entry.target);
+    if (!card) continue;
+    card.visible = entry.isIntersecting;
+    loadFrames(card);
+  }
 }, { rootMargin: "200px" });
 
 const WORDS = {
   answered: "answering", refused: "refused", late: "too late", failed: "failed", busy: "busy",
 };
 
-function newCard(session) {
+function newCard() {
   const parts = {
     dot: make("i", { class: "dot" }),
     name: make("h3", {}),
@@ -28,16 +33,16 @@ function newCard(session) {
     trouble: make("div", { class: "trouble" }),
     action: make("div", { class: "action-place" }),
     facts: make("dl", { class: "facts" }),
-    tokens: make("p", { class: "tokens" }),
+    tokens: make("div", { class: "tokens" }),
     spark: make("div", { class: "spark" }),
   };
-  const node = make("article", { class: "card", "data-session": session.id },
+  const node = make("article", { class: "card" },
     make("header", {}, parts.dot, parts.name, parts.pace, parts.age),
     make("div", { class: "scene" }, parts.views,
       make("div", { class: "words" }, parts.instruction, parts.plan, parts.facts)),
     parts.trouble, parts.action, make("footer", {}, parts.tokens, parts.spark));
   watcher.observe(node);
-  return { node, parts, frame: 0, shown: new Map(), loading: false };
+  return { node, parts, frame: "", shown: new Map(), loading: false, visible: false };
 }
 
 function facts(session) {
@@ -75,7 +80,7 @@ function spark(values) {
   const top = Math.max(...values) * 1.1;
   const points = values.map((value, index) =>
     `${((100 * index) / (values.length - 1)).toFixed(1)},${(20 - (20 * value) / top).toFixed(2)}`);
-  return [make("span", { class: "soft" }, milliseconds(Math.max(...values))),
+  return [make("span", { class: "soft" }, `peak ${milliseconds(Math.max(...values))}`),
     draw("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", role: "img",
       "aria-label": "latency of the last answers" },
       draw("title", {}, `the last ${values.length} answers; the highest took ${milliseconds(Math.max(...values))}`),
@@ -83,10 +88,13 @@ function spark(values) {
 }
 
 function tokens(answer) {
-  if (!answer || !answer.tokens) return "";
+  if (!answer || !answer.tokens) return [];
   const more = answer.token_count > answer.tokens.length ? " …" : "";
-  const levels = answer.levels ? answer.levels[0].join(" ") : null;
-  return levels ? `${levels}` : answer.tokens.join(" ") + more;
+  const line = (name, words, title) => make("div", { title }, make("span", {}, name), make("code", {}, words));
+  return [
+    line("tokens", answer.tokens.join(" ") + more, "ids of the action tokens in the vocabulary"),
+    answer.levels ? line("bins", answer.levels[0].join(" "), "the bin of each field that they stand for") : null,
+  ].filter(Boolean);
 }
 
 export function ageCard(card, age) {
@@ -98,8 +106,10 @@ export function ageCard(card, age) {
   say(card.parts.age, session.left ? `left ${ago(age)}` : ago(age));
 }
 
-async function loadFrames(card, session) {
-  if (card.loading || card.frame === session.frame || !visible.has(card.node)) return;
+async function loadFrames(card) {
+  const { session } = card;
+  const frame = `${session.id}/${session.frame}`;
+  if (card.loading || card.frame === frame || !card.visible) return;
   card.loading = true;
   try {
     for (const view of Object.keys(session.views)) {
@@ -113,7 +123,7 @@ async function loadFrames(card, session) {
       image.parentNode.classList.remove("waiting");
       if (before.startsWith("blob:")) URL.revokeObjectURL(before);
     }
-    card.frame = session.frame;
+    card.frame = frame;
   } catch {
     // The next poll says what is wrong.
   } finally {
@@ -139,6 +149,7 @@ function update(card, session, policy) {
   const { parts } = card;
   const answer = session.answer;
   card.session = session;
+  card.node.dataset.session = session.name;
   say(parts.name, session.name);
   parts.name.title = `session ${session.name}, connection ${session.connection}`;
   say(parts.pace, session.per_second ? `${session.per_second.toFixed(1)} Hz` : "");
@@ -150,34 +161,69 @@ function update(card, session, policy) {
   parts.trouble.replaceChildren(...trouble(session));
   parts.action.replaceChildren(...(answer ? [actionView(policy, answer.actions)] : []));
   parts.action.classList.toggle("stale", session.outcome !== "answered");
-  say(parts.tokens, tokens(answer));
-  parts.tokens.title = answer && answer.tokens ? `bins of the tokens ${answer.tokens.join(" ")}` : "";
+  parts.tokens.replaceChildren(...tokens(answer));
   parts.spark.replaceChildren(...spark(session.recent_ms));
   ageCard(card, session.age_s);
-  loadFrames(card, session);
+  loadFrames(card);
 }
 
-const behind = (session) => (session.left || session.age_s > GONE_S ? 1 : 0);
+// Over: its connection has gone on to another session, or nothing has come for a while.
+function isOver(session, newest) {
+  const next = newest.get(session.connection);
+  return (next !== session && session.age_s >= next.began_s)
+    || session.age_s > (session.left ? QUIET_S : GONE_S);
+}
+
+// The sessions with a card, by the card's key, and the others. A connection keeps its card.
+function split(sessions) {
+  const newest = new Map();
+  for (const session of sessions) {
+    const other = newest.get(session.connection);
+    if (!other || session.age_s < other.age_s) newest.set(session.connection, session);
+  }
+  const shown = new Map();
+  const order = (a, b) => a.connection.localeCompare(b.connection, "en", { numeric: true }) || a.id - b.id;
+  for (const session of sessions.filter((each) => !isOver(each, newest)).sort(order)) {
+    const first = newest.get(session.connection) === session;
+    shown.set(first ? session.connection : `${session.connection} ${session.id}`, session);
+  }
+  return { shown, earlier: sessions.filter((session) => isOver(session, newest)) };
+}
+
+function showEarlier(earlier) {
+  find("earlier").hidden = !earlier.length;
+  say(find("earlier-count"), String(earlier.length));
+  if (!find("earlier").open) return;
+  find("earlier-rows").replaceChildren(...earlier.map((session) => make("tr", {},
+    make("td", { class: "cut", title: session.name }, session.name),
+    make("td", { class: "cut", title: session.instruction }, session.instruction),
+    make("td", {}, count(session.counts.answered || 0)),
+    make("td", {}, session.outcome === "answered" ? "" : session.outcome),
+    make("td", {}, session.left ? "left" : ""),
+    make("td", {}, ago(session.age_s)))));
+}
 
 export function showSessions(sessions, policyOf) {
-  const ordered = [...sessions].sort((a, b) => behind(a) - behind(b) || a.id - b.id);
-  const kept = new Set(sessions.map((session) => session.id));
-  for (const [id, card] of cards) {
-    if (kept.has(id)) continue;
+  const { shown, earlier } = split(sessions);
+  for (const [key, card] of cards) {
+    if (shown.has(key)) continue;
     for (const image of card.shown.values()) URL.revokeObjectURL(image.src);
+    watcher.unobserve(card.node);
     card.node.remove();
-    cards.delete(id);
+    cards.delete(key);
   }
   const place = find("cards");
-  ordered.forEach((session, index) => {
-    if (!cards.has(session.id)) cards.set(session.id, newCard(session));
-    const card = cards.get(session.id);
-    if (place.children[index] !== card.node) place.insertBefore(card.node, place.children[index] || null);
+  [...shown].forEach(([key, session], index) => {
+    if (!cards.has(key)) cards.set(key, newCard());
+    const card = cards.get(key);
     update(card, session, policyOf(session));
+    if (place.children[index] !== card.node) place.insertBefore(card.node, place.children[index] || null);
   });
+  showEarlier(earlier);
   find("nobody").hidden = sessions.length > 0;
-  const live = sessions.filter((session) => !session.left && session.age_s <= QUIET_S).length;
-  say(find("robots-count"), sessions.length ? `${live} active, ${sessions.length} seen` : "");
+  find("silent").hidden = !sessions.length || shown.size > 0;
+  const live = [...shown.values()].filter((session) => !session.left && session.age_s <= QUIET_S).length;
+  say(find("robots-count"), shown.size ? `${live} asking` : "");
 }
 
 // While nothing is heard of the server, what is shown grows old.

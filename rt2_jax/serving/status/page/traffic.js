@@ -23,23 +23,28 @@ export function showTiles(data) {
     make("div", { title: more, class: bad ? "bad" : null }, make("dt", {}, name), make("dd", {}, value))));
 }
 
+function roundUp(value) {
+  const ten = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 4, 6, 8, 10].map((step) => step * ten).find((step) => step >= value);
+}
+
 function throughput(perSecond) {
-  const top = Math.max(4, ...perSecond.map(([good, bad]) => good + bad));
+  const top = roundUp(Math.max(4, ...perSecond.map(([good, bad]) => good + bad)));
   const picture = draw("svg", { class: "chart", viewBox: "0 0 300 70", role: "img",
     "aria-label": "requests of each second of the last minute" });
   for (const [level, y] of [[top, 8], [top / 2, 34]]) {
-    picture.append(draw("line", { class: "grid", x1: 0, x2: 282, y1: y, y2: y }),
-      draw("text", { x: 300, y: y + 3, class: "end" }, String(Math.round(level * 10) / 10)));
+    picture.append(draw("line", { class: "grid", x1: 0, x2: 272, y1: y, y2: y }),
+      draw("text", { x: 300, y: y + 3, class: "end" }, String(level)));
   }
-  const width = 282 / perSecond.length;
+  const width = 272 / perSecond.length;
   perSecond.forEach(([good, bad], index) => {
     const [a, b] = [(52 * good) / top, (52 * bad) / top];
     const x = index * width;
     if (good) picture.append(draw("rect", { class: "good", x, y: 60 - a, width: width - 1, height: a }));
     if (bad) picture.append(draw("rect", { class: "bad", x, y: 60 - a - b, width: width - 1, height: b }));
   });
-  picture.append(draw("line", { class: "base", x1: 0, x2: 282, y1: 60, y2: 60 }),
-    draw("text", { x: 0, y: 69 }, "60 s ago"), draw("text", { x: 282, y: 69, class: "end" }, "now"));
+  picture.append(draw("line", { class: "base", x1: 0, x2: 272, y1: 60, y2: 60 }),
+    draw("text", { x: 0, y: 69 }, "60 s ago"), draw("text", { x: 272, y: 69, class: "end" }, "now"));
   return picture;
 }
 

@@ -91,7 +91,8 @@ function answerView(reply) {
   if (answer.plan) nodes.push(make("p", { class: "plan" }, answer.plan));
   nodes.push(actionView(policy, answer.actions));
   if (answer.tokens) {
-    nodes.push(make("p", { class: "tokens" }, `tokens ${answer.tokens.join(" ")}`));
+    nodes.push(make("div", { class: "tokens" },
+      make("div", {}, make("span", {}, "tokens"), make("code", {}, answer.tokens.join(" ")))));
   }
   const facts = [`${answer.horizon} action${answer.horizon === 1 ? "" : "s"}`];
   if (answer.confidence !== undefined) facts.push(`confidence ${(100 * answer.confidence).toFixed(0)} % a token`);

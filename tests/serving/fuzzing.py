@@ -1,0 +1,317 @@
+"""Requests that are almost right: made from right ones by damage to bytes, values and structure.
+
+A wire is added by one line in `SAMPLES`.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import http.client
+import json
+import pathlib
+import random
+import socket as socket_library
+from collections.abc import Callable
+
+import msgpack
+import numpy as np
+from websockets.sync.client import connect
+
+from rt2_jax.client.frames import pack
+
+ROOT = pathlib.Path(__file__).parents[2]
+_PICTURE = np.full((4, 6, 3), 50, np.uint8)
+_REQUEST = {
+    "images": {"front": _PICTURE, "wrist": _PICTURE},
+    "prompt": "go",
+    "session": "fuzz",
+    "seq": 7,
+    "step": 3,
+    "state": np.zeros(4, np.float32),
+    "budget_ms": 5000.0,
+    "age_ms": 1,
+}
+_OPENPI = {"observation/image": _PICTURE, "observation/wrist_image": _PICTURE, "prompt": "go"}
+_JSON_PICTURE = {
+    "__numpy__": "MjIy" * 24,  # 72 bytes of 50
+    "dtype": "|u1",
+    "shape": [4, 6, 3],
+}
+_ACT = {"full_image": _JSON_PICTURE, "wrist_image": _JSON_PICTURE, "instruction": "go"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A request that is in order.
+
+    Attributes:
+      wire: `websocket` or `http`.
+      path: where it goes.
+      body: of it: a frame, or a POST's body.
+      load, dump: between the body and a tree of plain values.
+      expected: the toy's action of a body, by a reading of its own; None where there is none.
+    """
+
+    wire: str
+    path: str
+    body: bytes
+    load: Callable
+    dump: Callable
+    expected: Callable | None = None
+
+
+def _msgpack_load(body):
+    return msgpack.unpackb(body, strict_map_key=False)
+
+
+def _json_dump(tree):
+    return json.dumps(tree, default=repr).encode()
+
+
+def toys_action(body):
+    """What the toy policy does at an openpi frame, computed without the server's code.
+
+    None if it is no request that may be answered with actions.
+    """
+    try:
+        tree = msgpack.unpackb(body, strict_map_key=False)
+        pictures = dict(tree.get("images") or {})
+        for name, view in (("image", "front"), ("wrist_image", "wrist")):
+            if f"observation/{name}" in tree:
+                pictures.setdefault(view, tree[f"observation/{name}"])
+        for view in ("front", "wrist"):
+            if f"observation/{view}" in tree:
+                pictures.setdefault(view, tree[f"observation/{view}"])
+        means = []
+        for view in ("front", "wrist"):
+            picture = pictures[view]
+            shape = picture[b"shape"]
+            # Several spellings of a dtype are one.
+            if np.dtype(picture[b"dtype"]) != np.uint8 or len(shape) != 3 or shape[2] != 3:
+                return None
+            if b"__ndarray__" not in picture or len(picture[b"data"]) != int(np.prod(shape)):
+                return None
+            means.append(np.frombuffer(picture[b"data"], np.uint8).mean())
+        words = tree.get("prompt", tree.get("instruction"))
+        words = words.decode() if isinstance(words, bytes) else words
+        return float(means[0]) / 10_000 if isinstance(words, str) and words.strip() else None
+    except Exception:
+        return None
+
+
+SAMPLES = [
+    Sample("websocket", "/", pack(_REQUEST), _msgpack_load, msgpack.packb, toys_action),
+    Sample("websocket", "/any", pack(_OPENPI), _msgpack_load, msgpack.packb, toys_action),
+    Sample("websocket", "/", pack({"reset": "fuzz"}), _msgpack_load, msgpack.packb),
+    Sample("http", "/act", _json_dump(_ACT), json.loads, _json_dump),
+    Sample("http", "/act", _json_dump({"encoded": json.dumps(_ACT)}), json.loads, _json_dump),
+    Sample("http", "/v1/generate", _json_dump({"prompt": "what?"}), json.loads, _json_dump),
+]
+
+_HOSTILE = [
+    None, True, 0, -1, 2**31, 2**63, -(2**63), 1e308, float("nan"), float("inf"), "", " ",
+    "x" * 9000,
+    b"", b"\xff\xfe", b"x" * 9000, [], {}, [[[[[]]]]], {"": {}}, [0] * 5000, "../../etc/passwd",
+    {b"__ndarray__": True}, {"__numpy__": "", "dtype": "O", "shape": []},
+    {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": [0]},
+    {b"__ndarray__": True, b"data": b"", b"dtype": "<U999999999", b"shape": [0, 2**62]},
+    {b"__ndarray__": True, b"data": b"\0" * 12, b"dtype": "<f4", b"shape": [3]},
+    {b"__ndarray__": True, b"data": b"", b"dtype": "|u1", b"shape": ["x" * 1000, 10**9]},
+    {b"__npgeneric__": True, b"data": [1, [2]], b"dtype": "<i8"},
+    {b"__npgeneric__": True, b"data": 1, b"dtype": {"names": []}},
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\10\2\0\0\0", b"\xff\xd8\xff\xe0" + b"\0" * 40,
+]  # fmt: skip
+
+
+def mutate(sample: Sample, rng: random.Random) -> bytes:
+    """A damaged body of a sample; now and then it is still in order."""
+    body = sample.body
+    if rng.random() < 0.5 and body:
+        try:
+            tree = sample.load(body)
+            for _ in range(rng.choice((1, 1, 1, 2, 4))):
+                tree = _change(tree, rng)
+            body = sample.dump(tree)
+        except (TypeError, ValueError, OverflowError):  # what cannot even be written
+            body = sample.body
+    if body is sample.body or rng.random() < 0.1:
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            body = _damage(body, rng)
+    return body
+
+
+def _damage(body: bytes, rng: random.Random) -> bytes:
+    at, kind = rng.randrange(len(body) + 1), rng.randrange(6)
+    if kind == 0:
+        return body[:at]
+    if kind == 1:
+        return body[:at] + rng.randbytes(rng.randrange(1, 9)) + body[at:]
+    if kind == 2:
+        return body[:at] + body[at + rng.randrange(1, 9) :]
+    if kind == 3:
+        end = min(len(body), at + rng.randrange(1, 40))
+        return body[:end] + body[at:end] * rng.randrange(1, 4) + body[end:]
+    if not body:
+        return body
+    at = min(at, len(body) - 1)
+    return body[:at] + bytes([body[at] ^ 1 << rng.randrange(8)]) + body[at + 1 :]
+
+
+def _change(tree, rng):
+    """A copy of a tree with one place of it changed."""
+    places = list(_places(tree))
+    if not places or rng.random() < 0.02:
+        return rng.choice(_HOSTILE)
+    parents = rng.choice(places)
+    return _with_change(tree, parents, rng)
+
+
+def _places(tree, above=()):
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in inside:
+        yield (*above, key)
+        if isinstance(value, (dict, list)) and len(above) < 6:
+            yield from _places(value, (*above, key))
+
+
+def _with_change(tree, path, rng):
+    key, *rest = path
+    tree = dict(tree) if isinstance(tree, dict) else list(tree)
+    if rest:
+        tree[key] = _with_change(tree[key], rest, rng)
+        return tree
+    kind = rng.randrange(5)
+    if kind == 0:
+        del tree[key]
+    elif kind == 1 and isinstance(tree, dict):
+        value = tree.pop(key)
+        tree[rng.choice([1, None, b"x", "", "x" * 300, str(key) + "_", "observation/front"])] = (
+            value
+        )
+    elif kind == 2:
+        depth = rng.choice((1, 3, 40, 900))
+        for _ in range(depth):
+            tree[key] = [tree[key]]
+    else:
+        tree[key] = rng.choice(_HOSTILE)
+    return tree
+
+
+class Attack:
+    """Damaged requests to a server, one after the other, and what came back.
+
+    Args:
+      url: `ws://...`
+      seed: of the damage.
+
+    Attributes:
+      counts: of what came back.
+      faults: answers that must not be, each with the body as hexadecimal digits.
+    """
+
+    def __init__(self, url, seed):
+        host, port = url.split("//")[1].split(":")
+        self._url, self._address = url, (host, int(port))
+        self._rng = random.Random(seed)
+        self._sockets = {}
+        self._opened = contextlib.ExitStack()
+        self._http = None
+        self.counts = collections.Counter()
+        self.faults = []
+        self._samples = [each for each in SAMPLES if each.wire == "websocket" or self._has(each)]
+
+    def _has(self, sample):
+        """Whether the server has this route."""
+        connection = http.client.HTTPConnection(*self._address, timeout=10)
+        connection.request("POST", sample.path, sample.body)
+        return connection.getresponse().status not in (404, 405)
+
+    def send(self, count):
+        """Sends so many."""
+        for _ in range(count):
+            sample = self._rng.choice(self._samples)
+            body = mutate(sample, self._rng)
+            if self._rng.random() < 0.05:
+                self._send_raw(self._rng.choice(SAMPLES), body)
+            elif sample.wire == "websocket":
+                self._send_frame(sample, body)
+            else:
+                self._post(sample, body)
+
+    def close(self):
+        self._opened.close()
+
+    def _send_frame(self, sample, body):
+        if sample.path not in self._sockets:
+            opened = connect(self._url + sample.path, compression=None, max_size=None)
+            socket = self._opened.enter_context(opened)
+            socket.recv(timeout=10)
+            self._sockets[sample.path] = socket
+        socket = self._sockets[sample.path]
+        try:
+            socket.send(body)
+            answer = socket.recv(timeout=10)
+        except Exception as error:
+            self.faults.append((f"{sample.path}: no answer ({error!r})", body.hex()))
+            del self._sockets[sample.path]
+            return
+        if isinstance(answer, str):
+            self.counts[answer.split(":")[0]] += 1
+            if len(answer) > 2000 or "Traceback" in answer or str(ROOT) in answer:
+                self.faults.append((answer, body.hex()))
+            return
+        actions = msgpack.unpackb(answer).get("actions")
+        if actions is None:
+            self.counts["other answers"] += 1
+            return
+        self.counts["actions"] += 1
+        found = np.frombuffer(actions[b"data"], np.float32)[1]
+        expected = toys_action(body)
+        if expected is None or abs(found - expected) > 1e-6:
+            self.faults.append((f"{found}, expected {expected}", body.hex()))
+
+    def _post(self, sample, body):
+        self._http = self._http or http.client.HTTPConnection(*self._address, timeout=10)
+        try:
+            self._http.request("POST", sample.path, body)
+            answer = self._http.getresponse()
+            said = answer.read()
+        except Exception as error:
+            self._http = None
+            self.faults.append((f"POST {sample.path}: {error!r}", body.hex()))
+            return
+        self.counts[f"POST {answer.status}"] += 1
+        if answer.status >= 500 or b"Traceback" in said or str(ROOT).encode() in said:
+            self.faults.append((f"POST {sample.path}: {answer.status} {said!r}", body.hex()))
+
+    def _send_raw(self, sample, body):
+        """Damage of what carries the body: headers, or the frame."""
+        get = "GET" if sample.wire == "websocket" else "POST"
+        head = f"{get} {sample.path} HTTP/1.1\r\nHost: x\r\n"
+        if sample.wire == "http":
+            raw = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        else:
+            raw = f"{head}{_UPGRADE}".encode()
+        frame = b"\x82\xfe" + len(body).to_bytes(2, "big") + b"\0\0\0\0" + body[:60_000]
+        damaged = self._rng.choice((True, False))
+        raw = _damage(raw[:300], self._rng) + raw[300:] if damaged else raw
+        with socket_library.create_connection(self._address, timeout=10) as socket:
+            try:
+                socket.sendall(raw)
+                if sample.wire == "websocket" and not damaged:
+                    socket.recv(65536)
+                    socket.sendall(_damage(frame[:12], self._rng) + frame[12:])
+                socket.shutdown(socket_library.SHUT_WR)
+                while socket.recv(65536):
+                    pass
+            except (ConnectionError, BrokenPipeError):
+                pass
+            except TimeoutError:
+                self.faults.append((f"raw {sample.path}: the connection hangs", raw.hex()))
+        self.counts["raw"] += 1
+
+
+_UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
