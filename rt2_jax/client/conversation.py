@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Optional
 from rt2_jax.actions.policy import Observation, check_policy_output
 from rt2_jax.actions.sampling import Sampling
 from rt2_jax.actions.space import ActionSpace
-from rt2_jax.client.errors import DeadlineExceeded, StaleAnswer, error_of
+from rt2_jax.client.errors import DeadlineExceeded, StaleAnswer, error_of, number_of
 from rt2_jax.client.frames import PROTOCOL_VERSION, pack, unpack
 from rt2_jax.client.pictures import picture_encoder
 
@@ -290,7 +290,7 @@ class Conversation:
           ConnectionError: it answers nothing that was asked.
         """
         if isinstance(frame, str):
-            self._take(None, "text").settle(error=error_of(frame, self.url))
+            self._take(number_of(frame), "text").settle(error=error_of(frame, self.url))
             return
         try:
             reply = unpack(frame)
@@ -311,7 +311,7 @@ class Conversation:
         self._answered(pending, reply)
 
     def _take(self, number: Optional[int], what: str) -> Pending:
-        """The request of a number; of a text the oldest, for they are answered in order."""
+        """The request of a number; without one the oldest, for they are answered in order."""
         if number is None:
             number = next(iter(self._sent), -1)
         if number not in self._sent:

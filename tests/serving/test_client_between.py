@@ -249,7 +249,7 @@ def scripted(answer):
     return server, f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
 
 
-def test_refusals_belong_to_requests_in_their_order():
+def test_refusals_find_their_requests_with_and_without_a_number():
     actions = np.ones((1, 8), np.float32)
     requests = []
 
@@ -258,8 +258,8 @@ def test_refusals_belong_to_requests_in_their_order():
         if len(requests) < 3:
             return []
         return [
-            "BUSY: the queue is full",
-            "SUPERSEDED: a newer one came",
+            f"SUPERSEDED (seq {requests[1]['seq']}): a newer one came",
+            "BUSY: the queue is full",  # the oldest that is left
             pack({"actions": actions, "seq": requests[-1]["seq"]}),
         ]
 
