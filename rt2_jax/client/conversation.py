@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Optional
 from rt2_jax.actions.policy import Observation, check_policy_output
 from rt2_jax.actions.sampling import Sampling
 from rt2_jax.actions.space import ActionSpace
-from rt2_jax.client.errors import DeadlineExceeded, StaleAnswer, error_of
+from rt2_jax.client.errors import DeadlineExceeded, StaleAnswer, error_of, number_of
 from rt2_jax.client.frames import PROTOCOL_VERSION, pack, unpack
 from rt2_jax.client.pictures import picture_encoder
 
@@ -195,9 +195,7 @@ class Conversation:
             raise ValueError(f"{self.url}: {frame}")
         metadata = unpack(frame)
         if not isinstance(metadata, dict) or "action_space" not in metadata:
-            raise ValueError(
-                f"{self.url}: no server of this project: it names no action space"
-            )
+            raise ValueError(f"{self.url}: no server of this project: it names no action space")
         if metadata.get("protocol_version") != PROTOCOL_VERSION:
             raise ValueError(
                 f"{self.url}: speaks protocol version {metadata.get('protocol_version')!r}, this "
@@ -292,7 +290,7 @@ class Conversation:
           ConnectionError: it answers nothing that was asked.
         """
         if isinstance(frame, str):
-            self._take(None, "text").settle(error=error_of(frame, self.url))
+            self._take(number_of(frame), "text").settle(error=error_of(frame, self.url))
             return
         try:
             reply = unpack(frame)
@@ -313,7 +311,7 @@ class Conversation:
         self._answered(pending, reply)
 
     def _take(self, number: Optional[int], what: str) -> Pending:
-        """The request of a number; of a text the oldest, for they are answered in order."""
+        """The request of a number; without one the oldest, for they are answered in order."""
         if number is None:
             number = next(iter(self._sent), -1)
         if number not in self._sent:
@@ -351,7 +349,9 @@ class Conversation:
 
     def _give_up_late(self, pending: Pending) -> None:
         """Settles a request whose budget is over; its answer will be dropped when it comes."""
-        pending.settle(error=self._late(pending, time.monotonic(), "no answer has come"))
+        sent = pending.number in self._sent
+        so = "no answer has come" if sent else "not sent: the server is still at an earlier one"
+        pending.settle(error=self._late(pending, time.monotonic(), so))
 
     def _silent(self) -> TimeoutError:
         """The error of a server that said nothing for `timeout_s`."""
