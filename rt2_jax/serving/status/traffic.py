@@ -61,7 +61,7 @@ class Traffic:
         rows = self._rows[: self._count].copy()
         age = now - rows[:, _END]
         inside = age < WINDOW_S
-        window_s = WINDOW_S
+        window_s = float(WINDOW_S)
         if len(rows) == len(self._rows) and inside.all():  # more than are remembered
             window_s = float(age.max())
         return {"window_s": window_s, **_summary(rows[inside], age[inside])}
