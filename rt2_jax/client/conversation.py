@@ -30,7 +30,7 @@ class Pending:
     """A request that was sent, or is about to be.
 
     Attributes:
-      number: its `seq`.
+      number: its `seq`; negative for a reset, which has none.
       session: that it belongs to.
       observation: what it asks about; None for a reset.
       begin: when its budget began, on `time.monotonic`: at capture where that is known.
@@ -149,6 +149,7 @@ class Conversation:
         self._encode = picture_encoder(pictures)
         self._tls = None if ca is None else ssl.create_default_context(cafile=str(ca))
         self._numbers = itertools.count()
+        self._resets = itertools.count(-2, -1)  # they have no `seq`
         self._sent: Dict[int, Pending] = {}  # in order; until their frame comes
         self._warned: set = set()
         self._begin()
@@ -281,7 +282,7 @@ class Conversation:
         for each in self._sent.values():
             if each.session == session:
                 each.settle(error=StaleAnswer(f"{self.url}: its episode was reset"))
-        return Pending(next(self._numbers), session, None, time.monotonic())
+        return Pending(next(self._resets), session, None, time.monotonic())
 
     def _received(self, frame: Any) -> None:
         """Settles what a frame answers, and older requests of its session.
