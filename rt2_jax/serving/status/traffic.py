@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from rt2_jax.serving.outcomes import WORDS
+
 WINDOW_S = 60
-_OUTCOMES = ("answered", "refused", "busy", "late", "failed")
+_OUTCOMES = ("answered", *WORDS)
 _PARTS = ("queue", "infer", "total")
 # A tenth of a millisecond to ten seconds, six to a factor of ten.
 _EDGES_MS = 10 ** (np.arange(-6, 25) / 6)
