@@ -195,9 +195,7 @@ class Conversation:
             raise ValueError(f"{self.url}: {frame}")
         metadata = unpack(frame)
         if not isinstance(metadata, dict) or "action_space" not in metadata:
-            raise ValueError(
-                f"{self.url}: no server of this project: it names no action space"
-            )
+            raise ValueError(f"{self.url}: no server of this project: it names no action space")
         if metadata.get("protocol_version") != PROTOCOL_VERSION:
             raise ValueError(
                 f"{self.url}: speaks protocol version {metadata.get('protocol_version')!r}, this "
