@@ -138,7 +138,12 @@ def mutate(sample: Sample, rng: random.Random) -> bytes:
             for _ in range(rng.choice((1, 1, 1, 2, 4))):
                 tree = _change(tree, rng)
             body = sample.dump(tree)
-        except (TypeError, ValueError, OverflowError):  # what cannot even be written
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ):  # what cannot even be written
             body = sample.body
     if body is sample.body or rng.random() < 0.1:
         for _ in range(rng.choice((1, 1, 2, 8))):
@@ -154,6 +159,8 @@ def _damage(body: bytes, rng: random.Random) -> bytes:
         return body[:at] + rng.randbytes(rng.randrange(1, 9)) + body[at:]
     if kind == 2:
         return body[:at] + body[at + rng.randrange(1, 9) :]
+    if kind == 4 and rng.random() < 0.1:
+        return body[:at] + rng.choice((b"[", b'{"":', b"\x91")) * 5000 + body[at:]
     if kind == 3:
         end = min(len(body), at + rng.randrange(1, 40))
         return body[:end] + body[at:end] * rng.randrange(1, 4) + body[end:]
