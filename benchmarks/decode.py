@@ -117,7 +117,10 @@ def model_config(name: str) -> ModelConfig:
       FileNotFoundError: no such file. ValueError: it describes no model alone.
     """
     if name.endswith(".json"):
-        return config_from_json(json.loads(pathlib.Path(name).read_text()), name)
+        read = config_from_json(json.loads(pathlib.Path(name).read_text()), name)
+        if not isinstance(read, ModelConfig):
+            raise ValueError(f"{name}: found a {type(read).__name__}, expected a whole model")
+        return read
     from rt2_jax.training.gin_files import SHIPPED, load_model_config
 
     shipped = SHIPPED / "models" / f"{name}.gin"

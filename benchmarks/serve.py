@@ -123,8 +123,9 @@ def _summary(robots: Robots, ticks: Ticks) -> dict[str, Any]:
     period_ms = None if robots.rate_hz is None else 1000 / robots.rate_hz
     deadline = period_ms if robots.budget_ms is None else robots.budget_ms
     in_time = int(acted.sum()) if deadline is None else int((latency <= deadline).sum())
-    ended = np.nanmax(ticks.back) if acted.any() else np.nan
-    seconds = max(float(ended - ticks.due.min()), 1e-9) if acted.any() else robots.seconds
+    # Longer than was meant where the last answers come late.
+    took = float(ticks.back[acted].max() - ticks.due.min()) if acted.any() else 0.0
+    seconds = max(robots.seconds, took)
     parts = {
         "held_up": 1000 * (ticks.free - ticks.due)[acted],
         "robot": 1000 * (ticks.sent - ticks.free)[acted],

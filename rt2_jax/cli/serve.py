@@ -165,6 +165,8 @@ def _serve(
     from rt2_jax.training.goodput import process_start
 
     sharing, limits = sharing_options(args), secured["limits"]
+    if args.log_dir is not None:  # what cannot be made is told before anything is compiled
+        args.log_dir.mkdir(parents=True, exist_ok=True)
 
     def say(line: str) -> None:
         health.doing = line

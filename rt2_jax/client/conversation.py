@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Optional
 from rt2_jax.actions.policy import Observation, check_policy_output
 from rt2_jax.actions.sampling import Sampling
 from rt2_jax.actions.space import ActionSpace
-from rt2_jax.client.errors import DeadlineExceeded, StaleAnswer, error_of
+from rt2_jax.client.errors import DeadlineExceeded, StaleAnswer, error_of, number_of
 from rt2_jax.client.frames import PROTOCOL_VERSION, pack, unpack
 from rt2_jax.client.pictures import picture_encoder
 
@@ -30,7 +30,7 @@ class Pending:
     """A request that was sent, or is about to be.
 
     Attributes:
-      number: its `seq`.
+      number: its `seq`; negative for a reset, which has none.
       session: that it belongs to.
       observation: what it asks about; None for a reset.
       begin: when its budget began, on `time.monotonic`: at capture where that is known.
@@ -149,6 +149,7 @@ class Conversation:
         self._encode = picture_encoder(pictures)
         self._tls = None if ca is None else ssl.create_default_context(cafile=str(ca))
         self._numbers = itertools.count()
+        self._resets = itertools.count(-2, -1)  # they have no `seq`
         self._sent: Dict[int, Pending] = {}  # in order; until their frame comes
         self._warned: set = set()
         self._begin()
@@ -281,7 +282,7 @@ class Conversation:
         for each in self._sent.values():
             if each.session == session:
                 each.settle(error=StaleAnswer(f"{self.url}: its episode was reset"))
-        return Pending(next(self._numbers), session, None, time.monotonic())
+        return Pending(next(self._resets), session, None, time.monotonic())
 
     def _received(self, frame: Any) -> None:
         """Settles what a frame answers, and older requests of its session.
@@ -290,7 +291,7 @@ class Conversation:
           ConnectionError: it answers nothing that was asked.
         """
         if isinstance(frame, str):
-            self._take(None, "text").settle(error=error_of(frame, self.url))
+            self._take(number_of(frame), "text").settle(error=error_of(frame, self.url))
             return
         try:
             reply = unpack(frame)
@@ -311,7 +312,7 @@ class Conversation:
         self._answered(pending, reply)
 
     def _take(self, number: Optional[int], what: str) -> Pending:
-        """The request of a number; of a text the oldest, for they are answered in order."""
+        """The request of a number; without one the oldest, for they are answered in order."""
         if number is None:
             number = next(iter(self._sent), -1)
         if number not in self._sent:
@@ -349,7 +350,9 @@ class Conversation:
 
     def _give_up_late(self, pending: Pending) -> None:
         """Settles a request whose budget is over; its answer will be dropped when it comes."""
-        pending.settle(error=self._late(pending, time.monotonic(), "no answer has come"))
+        sent = pending.number in self._sent
+        so = "no answer has come" if sent else "not sent: the server is still at an earlier one"
+        pending.settle(error=self._late(pending, time.monotonic(), so))
 
     def _silent(self) -> TimeoutError:
         """The error of a server that said nothing for `timeout_s`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Type
+from typing import Dict, Optional, Type
+
+_NUMBERED = re.compile(r"[A-Z]+ \(seq (\d+)\)")
 
 
 class PolicyServerError(RuntimeError):
@@ -47,3 +49,9 @@ def error_of(text: str, where: str) -> PolicyServerError:
     """
     word = re.match(r"[A-Z]*", text)
     return _BY_WORD.get(word.group() if word else "", PolicyServerError)(f"{where}: {text}")
+
+
+def number_of(text: str) -> Optional[int]:
+    """Which request a text frame answers, where it says so: 7 of `BUSY (seq 7): ...`."""
+    found = _NUMBERED.match(text)
+    return int(found.group(1)) if found else None

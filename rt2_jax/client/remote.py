@@ -66,8 +66,8 @@ class RemotePolicy(Conversation):
         Args:
           observation: what is seen now.
           budget_ms: of this request, instead of the client's.
-          sampling: how to draw actions instead of taking the likeliest, where the server does that
-            (`rt2 serve --samples`); `samples` holds all of them, `actions` is the first.
+          sampling: how to draw actions instead of taking the likeliest, where the server can;
+            `samples` holds all of them, and `actions` is the first.
 
         Returns:
           `actions`: float32 [K, D] in native units, checked against the server's action space;

@@ -142,8 +142,8 @@ def replay(
     """
     found = ReplayReport()
     for log in logs:
-        numbers = _Replay(engine, task, log, found, limit)
-        for done in numbers.run(batch_size):
+        one = _Replay(engine, task, log, found, limit)
+        for done in one.run(batch_size):
             report(log.folder.name, done, len(log))
         if limit is not None and found.answered >= limit:
             break

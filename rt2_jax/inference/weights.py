@@ -172,11 +172,12 @@ def _unstacked(path: _Path, leaf: jax.Array) -> _Flat:
     sharding = leaf.sharding
     if isinstance(sharding, jax.sharding.NamedSharding):
         # As the stack lies on the mesh, without the axis of the layers.
-        spec = [*sharding.spec, *[None] * (leaf.ndim - len(sharding.spec))]
-        del spec[LAYER_AXIS]
-        spec = jax.sharding.PartitionSpec(*spec)
+        axes: list[Any] = [*sharding.spec, *[None] * (leaf.ndim - len(sharding.spec))]
+        del axes[LAYER_AXIS]
+        spec = jax.sharding.PartitionSpec(*axes)
         sharding = jax.sharding.NamedSharding(sharding.mesh, spec)
-    if next(iter(sharding.device_set)).platform == "cpu" and leaf.is_fully_addressable:
+    device: Any = next(iter(sharding.device_set))
+    if device.platform == "cpu" and leaf.is_fully_addressable:
         host = np.moveaxis(np.asarray(leaf), LAYER_AXIS, 0)  # nothing to compile
         layers: _Flat = {
             name: np.ascontiguousarray(part)

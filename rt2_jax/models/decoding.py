@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,10 @@ class DecodeStep(Protocol[CacheT]):
     def __call__(self, tokens: jax.Array, cache: CacheT, /) -> tuple[jax.Array, CacheT]: ...
 
 
+Array = Any
+"""Of JAX in a program, of numpy outside it."""
+
+
 class Decoded(NamedTuple):
     """What a model wrote.
 
@@ -39,9 +43,9 @@ class Decoded(NamedTuple):
       free_log_probs: the same among all tokens: low where the mask alone made it this one.
     """
 
-    tokens: jax.Array
-    log_probs: jax.Array
-    free_log_probs: jax.Array
+    tokens: Array
+    log_probs: Array
+    free_log_probs: Array
 
 
 @struct.dataclass
@@ -59,9 +63,9 @@ class Draw:
       count: answers to each row.
     """
 
-    seed: jax.Array
-    temperature: jax.Array
-    top_k: jax.Array
+    seed: Array
+    temperature: Array
+    top_k: Array
     count: int = struct.field(pytree_node=False)
 
 

@@ -65,7 +65,7 @@ class Dense(nn.Module):
             KERNEL, partitioned(self.kernel_init, self.axes), (x.shape[-1], self.features)
         )
         if kernel.dtype == jnp.int8 or (kernel.dtype != self.dtype and kernel.dtype == x.dtype):
-            scale = self.get_variable("params", KERNEL_SCALE)
+            scale: jax.Array | None = self.get_variable("params", KERNEL_SCALE)
             x = narrow_matmul(x, kernel, scale, self.dtype)
         else:
             layout = parameter_layout(self.axes)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rt2_jax.actions.policy import Observation
+from rt2_jax.actions.sampling import Sampling
 from rt2_jax.client.frames import pack, unpack
 from rt2_jax.serving.requests import BatchPolicy
 from rt2_jax.training.exits import DONE, RETRYABLE
@@ -50,13 +51,16 @@ class LeadingPolicy:
             self._tell({"do": "reset", "session": session})
             self._policy.reset(session)
 
-    def infer_batch(self, observations: Sequence[Observation]) -> Sequence[Mapping[str, Any]]:
+    def infer_batch(
+        self, observations: Sequence[Observation], *sampling: Sampling
+    ) -> Sequence[Mapping[str, Any]]:
         """Answers observations, with all hosts."""
         names = [field.name for field in dataclasses.fields(Observation)]
         told = [{name: getattr(each, name) for name in names} for each in observations]
+        how = [dataclasses.asdict(each) for each in sampling]
         with self._lock:
-            self._tell({"do": "infer", "observations": told})
-            return self._policy.infer_batch(observations)
+            self._tell({"do": "infer", "observations": told, "sampling": how})
+            return self._policy.infer_batch(observations, *sampling)
 
     def end(self) -> None:
         """The others end, too."""
@@ -105,7 +109,9 @@ def follow(policy: BatchPolicy) -> int:
             if message["do"] == "reset":
                 policy.reset(message["session"])
             elif message["do"] == "infer":
-                policy.infer_batch([Observation(**each) for each in message["observations"]])
+                observations = [Observation(**each) for each in message["observations"]]
+                how = [Sampling(**each) for each in message["sampling"]]
+                policy.infer_batch(observations, *how)
 
 
 def _broadcast(data: bytes) -> bytes:

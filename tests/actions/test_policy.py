@@ -28,7 +28,7 @@ def test_anything_with_reset_and_infer_is_a_policy():
 def test_the_client_shares_these_types_and_speaks_for_itself():
     assert rt2_jax.client.Policy is Policy
     assert rt2_jax.client.Observation is Observation
-    message = "rt2_jax.client has no public name 'foo'; it has ActionSpace, ControlRate, "
+    message = "rt2_jax.client has no public name 'foo'; it has ActionChunks, ActionSpace, "
     with pytest.raises(AttributeError, match=message):
         rt2_jax.client.foo  # noqa: B018
 

@@ -22,12 +22,12 @@ def ask(tmp_path_factory):
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool} on PATH")
     folder = tmp_path_factory.mktemp("cpp") / "cpp"
-    shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("ask"))
+    shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("*.out"))
     made = subprocess.run(
         ["make", "-C", folder, "CXXFLAGS=-O1 -Werror"], capture_output=True, text=True
     )
     assert made.returncode == 0, made.stderr
-    return folder / "ask"
+    return folder / "ask.out"
 
 
 @pytest.fixture
@@ -64,9 +64,10 @@ def test_the_cpp_program_gets_the_servers_action(ask, pictures):
         assert toy.batches == [["cpp example"]] and "cpp example" in toy.forgotten
         refused = run("go", pictures[0])
         assert refused.returncode == 3
-        assert "no action: REFUSED: request: no picture of view 'wrist'" in refused.stderr
+        assert "no action: REFUSED" in refused.stderr
+        assert "no picture of view 'wrist'" in refused.stderr
         failed = run("broken", *pictures)
-        assert failed.returncode == 3 and "no action: FAILED: " in failed.stderr
+        assert failed.returncode == 3 and "no action: FAILED" in failed.stderr
     gone = run("go", *pictures)
     assert gone.returncode == 1 and "no server answers" in gone.stderr
 

@@ -53,13 +53,14 @@ def test_without_sampling_nothing_is_drawn_and_at_temperature_0_it_is_the_same(e
         np.testing.assert_allclose(scores, greedy["token_scores"], atol=1e-5)
 
 
-def test_confidence_is_low_where_only_the_mask_made_it_an_action(engine, small, trained, caches):
+def test_confidence_is_low_where_only_the_mask_made_it_an_action(engine):
     [unsure] = engine.act([observation(0)])
     np.testing.assert_allclose(unsure["token_scores"].sum(), unsure["score"], rtol=1e-5)
     # Among 256 bins it has a chance, among the 8,000 pieces that it knows nothing of hardly one.
     assert unsure["confidence"] < np.exp(unsure["token_scores"].min()) / 2
 
 
+@pytest.mark.slow
 def test_after_the_warm_up_nothing_is_compiled_for_drawn_answers(untrained):
     engine = PolicyEngine.from_checkpoint(untrained, (1,), most_samples=2)
     engine.warm_up()
@@ -100,6 +101,7 @@ def test_every_kind_of_model_draws_actions(family, small, caches, tmp_path):
     np.testing.assert_allclose(greedy["token_scores"].sum(), greedy["score"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_plans_are_drawn_too_and_an_action_follows(small, caches):
     description = small.describe(caches, plan=6)
     state, _ = small.make_state(description, caches)

@@ -64,8 +64,10 @@ def test_nothing_is_sent_while_the_answer_before_is_not_there(proxy):
     between, url = proxy
     with RemotePolicy(url) as policy:
         between.on_answer = delay(0.3)
-        for _ in range(3):
-            with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineExceeded, match="no answer has come"):
+            policy.infer(seen(), budget_ms=40)
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded, match="not sent: the server is still at an"):
                 policy.infer(seen(), budget_ms=40)
         assert len(between.asked) == 1  # no line of old pictures builds up
 
@@ -215,6 +217,24 @@ def test_another_policy_in_the_middle_of_an_episode_is_refused(serve):
         policy.close()
 
 
+def test_of_several_requests_in_flight_the_server_answers_the_newest(serve):
+    toy = Toy(seconds=0.2)
+    _, url = serve(toy)
+
+    async def drive():
+        async with AsyncRemotePolicy(url) as policy:
+            asked = []
+            for value in (10, 20, 30):
+                asked.append(asyncio.ensure_future(policy.infer(seen(value, session="a"))))
+                await asyncio.sleep(0.03)
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    begun, waiting, newest = asyncio.run(drive())
+    assert moved(begun) == 0.001 and moved(newest) == 0.003
+    assert isinstance(waiting, RequestSuperseded)
+    assert len(toy.batches) == 2
+
+
 def scripted(answer):
     """A server of the wire with words of its own; `answer(request)` gives frames."""
 
@@ -229,7 +249,7 @@ def scripted(answer):
     return server, f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
 
 
-def test_refusals_belong_to_requests_in_their_order():
+def test_refusals_find_their_requests_with_and_without_a_number():
     actions = np.ones((1, 8), np.float32)
     requests = []
 
@@ -238,8 +258,8 @@ def test_refusals_belong_to_requests_in_their_order():
         if len(requests) < 3:
             return []
         return [
-            "BUSY: the queue is full",
-            "SUPERSEDED: a newer one came",
+            f"SUPERSEDED (seq {requests[1]['seq']}): a newer one came",
+            "BUSY: the queue is full",  # the oldest that is left
             pack({"actions": actions, "seq": requests[-1]["seq"]}),
         ]
 

@@ -15,7 +15,9 @@ NEVER = float("inf")
 
 def waits(client, session=None, arrived=0.0, budget_s=None, task=TASK, seq=None):
     observation = types.SimpleNamespace(session=session or client)
-    request = types.SimpleNamespace(observation=observation, budget_s=budget_s, seq=seq)
+    request = types.SimpleNamespace(
+        observation=observation, budget_s=budget_s, seq=seq, sampling=None
+    )
     future = asyncio.Future(loop=asyncio.new_event_loop())
     return Waiting(request, task, "connection", client, arrived, future)
 

@@ -33,7 +33,7 @@ class LiveSession:
       connection: of its last request.
       left: that connection has ended.
       began, seen: when its first and its last request were over, by `time.perf_counter`.
-      instruction, outcome, error, warnings, step: of the last request.
+      task, instruction, outcome, error, warnings, step: of the last request.
       answer: the last one, perhaps to an earlier request; `answered` says when.
       frames: view -> uint8 [H, W, 3], of the last request that could be read.
       number: counts the frames.
@@ -48,6 +48,7 @@ class LiveSession:
     left: bool = False
     began: float = 0.0
     seen: float = 0.0
+    task: str = ""
     instruction: str = ""
     outcome: str = ""
     error: str = ""
@@ -77,6 +78,7 @@ class LiveSession:
             "left": self.left,
             "began_s": round(now - self.began, 3),
             "age_s": round(now - self.seen, 3),
+            "task": self.task,
             "instruction": self.instruction,
             "outcome": self.outcome,
             "error": short_text(self.error),
@@ -137,6 +139,8 @@ class LiveSessions:
         session.outcome, session.error = outcome, exchange.error
         session.warnings = exchange.warnings
         session.instruction = short_text(exchange.instruction)
+        if exchange.task is not None:
+            session.task = str(exchange.task.schema.metadata.get("task", ""))
         if exchange.request is not None:
             observation = exchange.request.observation
             session.step, session.state = observation.step, observation.state

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from rt2_jax.serving.outcomes import WORDS
+
 WINDOW_S = 60
-_OUTCOMES = ("answered", "refused", "busy", "late", "failed")
+_OUTCOMES = ("answered", *WORDS)
 _PARTS = ("queue", "infer", "total")
 # A tenth of a millisecond to ten seconds, six to a factor of ten.
 _EDGES_MS = 10 ** (np.arange(-6, 25) / 6)
@@ -61,7 +63,7 @@ class Traffic:
         rows = self._rows[: self._count].copy()
         age = now - rows[:, _END]
         inside = age < WINDOW_S
-        window_s = WINDOW_S
+        window_s = float(WINDOW_S)
         if len(rows) == len(self._rows) and inside.all():  # more than are remembered
             window_s = float(age.max())
         return {"window_s": window_s, **_summary(rows[inside], age[inside])}

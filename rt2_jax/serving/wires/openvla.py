@@ -123,9 +123,11 @@ def _is_key(key: Any, schema: Schema) -> bool:
 
 def _headers(ends: np.ndarray, exchange: Exchange) -> dict[str, str]:
     headers = {_ENDS: ",".join(str(int(each)) for each in ends)}
-    if exchange.warnings:
-        said = json.dumps(exchange.warnings)
-        headers[_WARNINGS] = said[:_LONGEST_HEADER]
+    warnings = list(exchange.warnings)
+    while warnings and len(json.dumps(warnings)) > _LONGEST_HEADER:
+        warnings.pop()
+    if warnings:
+        headers[_WARNINGS] = json.dumps(warnings)
     return headers
 
 

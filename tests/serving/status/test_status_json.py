@@ -162,7 +162,10 @@ def test_a_question_of_the_form_is_answered_as_an_episode_of_its_own(serve):
     [
         ({"instruction": "go", "images": {"front": picture()}}, 422, "no picture of view 'wrist'"),
         ({"instruction": "go", "images": {"front": "!"}}, 422, "images/front: found no base64"),
-        ({"instruction": "go", "images": {"front": "aGk="}}, 422, "expected a whole JPEG or PNG"),
+        (
+            {"instruction": "go", "images": {"front": "aGk=", "wrist": picture()}},
+            *(422, "expected a whole JPEG or PNG"),
+        ),
         ({"instruction": "go", "images": 3}, 422, "expected an object with instruction, images"),
         ({"images": {"front": picture(), "wrist": picture()}}, 422, "no 'prompt'"),
         (
@@ -226,7 +229,8 @@ def test_the_last_minute_is_counted_and_older_requests_are_forgotten():
         traffic.add(end, "answered", 0.001, 0.02, 0.021, 2)
     traffic.add(999.7, "late")
     told = traffic.summary(1000.0)
-    assert told["outcomes"] == {"answered": 3, "refused": 0, "busy": 0, "late": 1, "failed": 0}
+    counted = {name: count for name, count in told["outcomes"].items() if count}
+    assert counted == {"answered": 3, "late": 1} and "unsafe" in told["outcomes"]
     assert told["per_second"][-1] == [2, 1] and sum(good for good, _ in told["per_second"]) == 3
     assert told["batches"] == [[2, 2]]
     infer, edges = told["latency"]["infer"], told["edges_ms"]

@@ -19,6 +19,7 @@ const watcher = new IntersectionObserver((entries) => {
 
 const WORDS = {
   answered: "answering", refused: "refused", late: "too late", failed: "failed", busy: "busy",
+  superseded: "superseded", unsafe: "beyond the limits",
 };
 
 function newCard() {
@@ -57,7 +58,7 @@ function facts(session) {
         `a token on average (geometric mean); log-probability of the tokens ${answer.score}`]);
     } else if (answer.score !== undefined) found.push(["score", String(answer.score), ""]);
   }
-  const bad = ["refused", "late", "failed", "busy"].filter((kind) => session.counts[kind]);
+  const bad = ["refused", "late", "failed", "busy", "superseded", "unsafe"].filter((kind) => session.counts[kind]);
   found.push(["answers", count(session.counts.answered || 0),
     bad.map((kind) => `${session.counts[kind]} ${kind}`).join(", ")]);
   if (session.step !== null) found.push(["step", String(session.step), ""]);

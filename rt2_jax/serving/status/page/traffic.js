@@ -2,7 +2,7 @@
 
 import { count, draw, duration, find, make, milliseconds, say } from "./dom.js";
 
-const KINDS = ["answered", "refused", "busy", "late", "failed"];
+const KINDS = ["answered", "refused", "busy", "superseded", "late", "unsafe", "failed"];
 
 export function showTiles(data) {
   const { server, traffic } = data;
@@ -14,7 +14,7 @@ export function showTiles(data) {
     ["answers a second", pace.toFixed(pace < 9.95 ? 1 : 0), "mean of ten seconds"],
     ["median latency", milliseconds(total.p50), "arrival to answer, last minute"],
     ["99 % within", milliseconds(total.p99), "arrival to answer, last minute"],
-    ["not answered", count(missed), "refused, busy, late or failed in the last minute", missed > 0],
+    ["not answered", count(missed), "in the last minute, for whatever reason", missed > 0],
     ["in flight", count(server.in_flight), `waiting or being answered; largest batch ${server.largest_batch}`],
     ["connections", count(server.connections), "open now"],
     ["answers in all", count(server.counts.answered || 0), `since the start, ${duration(server.up_s)} ago`],
