@@ -263,7 +263,7 @@ def test_a_policy_that_fails_tells_clients_neither_paths_nor_a_traceback_unless_
         with RemotePolicy(url) as policy, pytest.raises(PolicyServerError) as error:
             policy.infer(seen())
         said = str(error.value)
-        assert "FAILED: OSError: ... is locked" in said or asked
+        assert "FAILED" in said and (": OSError: ... is locked" in said or asked)
         assert ("Traceback" in said) == ("/srv/secret" in said) == asked
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rt2_jax.cli.serve import _limits
+from rt2_jax.cli.serve_security import _limits
 from rt2_jax.client.frame_limits import DEEPEST, MOST_VALUES, check_frame
 from rt2_jax.client.frames import unpack
 from rt2_jax.serving import pictures
