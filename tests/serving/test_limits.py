@@ -154,7 +154,7 @@ def test_a_request_with_parts_that_are_too_large_is_refused(request_, said):
 
 
 def test_messages_to_clients_are_short_and_hold_no_paths():
-    assert without_paths("no '/srv/models/a b' in /srv/robots/x.json: gone") == (
+    assert without_paths("no '/srv/models/a b' in /srv/me/x.json: gone") == (
         "no '... b' in ...: gone"
     )
     for kept in ("send images/front", "observation/image", "ws://host:1/path/x", "3 / 4", "and/or"):

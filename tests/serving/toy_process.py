@@ -117,7 +117,7 @@ def main(options):
 
     policy = Toy(options.get("seconds", 0.0))
     policy.batches = _Nothing()
-    policy.forgotten = _Nothing()
+    policy.forgotten = policy.asked = _Nothing()
     keys = Keys.read(pathlib.Path(options["token_file"])) if "token_file" in options else None
     limits = Limits.of_policy(policy.metadata, **options.get("limits", {}))
     settings = ServerOptions(options.get("largest_batch", 8), keys=keys, limits=limits)
