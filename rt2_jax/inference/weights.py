@@ -73,6 +73,7 @@ def serving_weights(
     check_format(format)
     dense = frozenset() if format == "stored" else model.dense_layers(input_shapes)
     embedding_dtype = _embedding_dtype(model, format)
+    params = jax.tree.map(jnp.asarray, params)  # NumPy's too
     digest = weights_hash(params)
     left: _Flat = flatten_dict(params)
     done: _Flat = {}

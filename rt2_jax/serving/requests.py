@@ -156,7 +156,7 @@ class Schema:
         required = ["prompt", *(f"images/{view}" for view in self.views)]
         optional = ["session", "step", "seq", "budget_ms", "age_ms", "schema_hash"]
         ignored = ["committed_actions"]
-        (optional if self._most_samples else ignored).extend(SAMPLING_FIELDS)
+        optional.extend(SAMPLING_FIELDS if self._most_samples else ())
         (required if self.state_fields else ignored).append("state")
         reads_vectors = metadata.get("instruction_encoder") is not None
         (optional if reads_vectors else ignored).append("instruction_embedding")
@@ -268,15 +268,19 @@ class Schema:
         observation.check()
         sampling = self._sampling(frame)
         known = {*_OWN_KEYS, *STATE, *JOINED_STATE, *pictures.keys}
-        known |= set(SAMPLING_FIELDS) if self._most_samples else set()
+        known |= set(SAMPLING_FIELDS)
         unread += sorted(str(key) for key in frame if key not in known)
         warnings = tuple(f"nobody reads {name!r} of the request" for name in unread)
         return Request(observation, _seq(frame), _budget(frame), warnings, tuple(unread), sampling)
 
     def _sampling(self, frame: Mapping[str, Any]) -> Sampling | None:
-        if not self._most_samples:
-            return None
         sampling = Sampling.from_request(frame)
+        if sampling is not None and not self._most_samples:
+            raise ValueError(
+                f"request: asks for {sampling.num_samples} drawn answers, and this server gives "
+                f"the likeliest one: leave out {', '.join(SAMPLING_FIELDS)}, or start it with "
+                "--samples"
+            )
         if sampling is not None and sampling.num_samples > self._most_samples:
             raise ValueError(
                 f"request: num_samples: found {sampling.num_samples}, expected at most "

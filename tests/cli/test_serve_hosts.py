@@ -52,7 +52,7 @@ def hosts(run):
     ]
     said = ""
     try:
-        while not (found := re.search(r"at (ws://\S+)\n.*\nready in", said)):
+        while not (found := re.search(r"at (ws://\S+)\n(?:.*\n)*ready in", said)):
             line = processes[0].stdout.readline()
             assert line, said
             said += line

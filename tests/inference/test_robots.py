@@ -24,7 +24,8 @@ def with_tasks(engine, **prompts):
         for name, prompt in prompts.items()
     ]
     manifest = dataclasses.replace(manifest, tasks=(*manifest.tasks, *more))
-    return PolicyEngine(dataclasses.replace(engine.description, manifest=manifest), engine._params)
+    description = dataclasses.replace(engine.description, manifest=manifest)
+    return PolicyEngine(description, engine.weights)
 
 
 def test_tasks_that_act_alike_share_a_policy_and_others_do_not(engine):

@@ -14,10 +14,10 @@ class Drawing(Toy):
     def __init__(self, seconds=0.0):
         super().__init__(seconds)
         self.metadata["most_samples"] = 4
-        self.asked = []
+        self.drawn = []
 
     def infer_batch(self, observations, sampling=None):
-        self.asked.append((sampling, len(observations)))
+        self.drawn.append((sampling, len(observations)))
         answers = super().infer_batch(observations)
         return [{**answer, "samples": {"seed": sampling and sampling.seed}} for answer in answers]
 
@@ -33,15 +33,19 @@ def test_requests_that_draw_alike_share_a_batch_and_others_do_not(serve):
 
     answers = together(len(wishes), ask)
     assert [each["samples"]["seed"] for each in answers] == [None, None, 5, 5, 0]
-    assert sum(count for _, count in policy.asked) == 5
-    assert len({sampling for sampling, _ in policy.asked}) == 3
+    assert sum(count for _, count in policy.drawn) == 5
+    assert len({sampling for sampling, _ in policy.drawn}) == 3
 
 
 @pytest.mark.parametrize(
     ("policy", "fields", "message"),
     [
         (Toy, {"num_samples": 2}, "asks for 2 drawn answers, and this server gives the likeliest"),
-        (Drawing, {"num_samples": 5}, "this server gives 4 at most: leave out num_samples"),
+        (
+            Drawing,
+            {"num_samples": 5},
+            "num_samples: found 5, expected at most 4",
+        ),
         (Drawing, {"top_k": -1}, "sampling: top_k: found -1"),
     ],
 )

@@ -76,8 +76,8 @@ def test_drawn_answers_are_given_to_those_who_ask_and_to_no_others_of_the_batch(
     too_many, wrong = raw(url, pack({**ask, "num_samples": 5}), pack({**ask, "temperature": -1}))
     assert "num_samples: found 5, expected at most 4" in too_many
     assert "temperature: found -1, expected 0 to 100" in wrong
-    ignored = unpack(raw(serve(Toy(views=("front",)))[1], pack({**ask, "num_samples": 2}))[0])
-    assert ignored["warnings"] == ["nobody reads 'num_samples' of the request"]
+    [refused] = raw(serve(Toy(views=("front",)))[1], pack({**ask, "num_samples": 2}))
+    assert refused.startswith("REFUSED: request: asks for 2 drawn answers, and this server gives")
 
 
 @pytest.mark.parametrize("path", ["/plain", "/plain:8000", "/plain/x"])
