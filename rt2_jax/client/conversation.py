@@ -195,6 +195,11 @@ class Conversation:
         if isinstance(frame, str):
             raise ValueError(f"{self.url}: {frame}")
         metadata = unpack(frame)
+        if isinstance(metadata, dict) and isinstance(metadata.get("tasks"), dict):
+            raise ValueError(
+                f"{self.url}: serves the tasks {', '.join(metadata['tasks'])}; choose one in the "
+                f"address: {self.url.rstrip('/')}/?task=NAME"
+            )
         if not isinstance(metadata, dict) or "action_space" not in metadata:
             raise ValueError(f"{self.url}: no server of this project: it names no action space")
         if metadata.get("protocol_version") != PROTOCOL_VERSION:

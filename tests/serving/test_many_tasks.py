@@ -72,6 +72,8 @@ def test_the_first_metadata_names_all_tasks_and_an_address_chooses_one(serve):
         assert "found task 'fly'" in socket.recv(timeout=10)
     with connect(url) as socket:
         assert unpack(socket.recv(timeout=10))["tasks"] == tasks
+    with pytest.raises(ValueError, match=r"serves the tasks pick, push, wave; .*/\?task=NAME"):
+        RemotePolicy(url)
 
 
 def test_requests_of_two_tasks_are_never_in_one_batch(serve):
