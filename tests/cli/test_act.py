@@ -37,6 +37,7 @@ def picture(tmp_path):
 
 def test_the_picture_goes_as_jpeg_and_drawn_actions_are_printed(picture, capsys):
     toy = Drawing()
+    toy.metadata["most_samples"] = 2
     with PolicyServer(toy, port=0, options=ServerOptions()).in_thread() as url:
         words = ["act", url, "--image", picture, "--instruction", "go"]
         assert main([*words, "--jpeg", "90", "--samples", "2"]) in (0, None)

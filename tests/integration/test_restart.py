@@ -14,6 +14,8 @@ from rt2_jax.training.meter import MEASURED
 
 pytestmark = pytest.mark.slow
 
+KEPT = 3  # checkpoints of a run
+
 
 def finish(process):
     output = process.communicate(timeout=300)[0]
@@ -69,8 +71,8 @@ def kill_one(processes, model_dir, draw, *, during_a_save):
     for process in processes:
         output = process.communicate(timeout=60)[0]
         assert process.returncode in (-signal.SIGKILL, 75), output
-    for path in complete(model_dir):
-        assert state(model_dir, int(path.name.removeprefix("checkpoint_")))
+    for step in steps_of(model_dir)[-KEPT:]:  # one more may be half deleted
+        assert state(model_dir, step)
     return found
 
 
@@ -87,21 +89,22 @@ def kill_again_and_again(together, tmp_path, kills, count):
         processes = together(killed, *flags, count=count)
         during += kill_one(processes, killed, draw, during_a_save=kill % 3 == 0)
     print(f"{during} of {kills} kills during a save")
-    steps_saved = [int(path.name.removeprefix("checkpoint_")) for path in complete(killed)]
-    done = max(steps_saved, default=0) + 9
+    done = max(steps_of(killed), default=0) + 9
     end = ("--gin.TRAIN_STEPS=" + str(done), f"--gin.LearningRate.steps_per_cycle={steps}")
     for directory in (killed, whole):
         for process in together(directory, *flags, *end, count=count):
             finish(process)
     assert numbers(killed) == numbers(whole)
+    assert len(steps_of(killed)) == KEPT, "what was half deleted is gone"
     for (name, found), (_, expected) in zip(state(killed, done), state(whole, done), strict=True):
         assert np.array_equal(found, expected), jax.tree_util.keystr(name)
     return during
 
 
-def complete(model_dir):
-    paths = model_dir.glob("checkpoint_*")
-    return [path for path in paths if path.name.removeprefix("checkpoint_").isdigit()]
+def steps_of(model_dir):
+    """Of the checkpoints that have their final names, rising."""
+    names = [path.name.removeprefix("checkpoint_") for path in model_dir.glob("checkpoint_*")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def test_killed_at_random_steps_a_run_ends_bit_for_bit_as_one_that_was_not(
