@@ -37,7 +37,8 @@ class Length:
     growth: float
 
 
-SHORT = Length(shards=1, batches=80, every=2, growth=0.08)
+# In 80 batches a tenth is one step of the allocator, or a few shards that are read at that moment.
+SHORT = Length(shards=1, batches=80, every=2, growth=0.16)
 FULL = Length(shards=20, batches=2000, every=20, growth=0.015)
 
 
