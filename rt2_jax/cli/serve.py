@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rt2_jax.cli.host_flags import add_host_flags, hosts_of
-from rt2_jax.cli.serve_security import add_security_flags, limits_of, security_options
+from rt2_jax.cli.serve_security import add_security_flags, security_options
 from rt2_jax.cli.serve_sharing import add_sharing_flags, sharing_options
 from rt2_jax.training.exits import DONE, RETRYABLE
 
@@ -157,6 +157,7 @@ def _serve(
     from rt2_jax.actions.identity import content_hash
     from rt2_jax.inference.placement import Placement, read_mesh
     from rt2_jax.inference.starting import start_policies
+    from rt2_jax.serving.limits import Limits
     from rt2_jax.serving.lockstep import LeadingPolicy, follow
     from rt2_jax.serving.options import ServerOptions
     from rt2_jax.serving.server import serve
@@ -226,6 +227,7 @@ def _serve(
         health.doing = ""
         print(start.text(time.time() - process_start()), flush=True)
 
+    seen = (policy.metadata for policy in policies.values())
     options = ServerOptions(
         max(sizes),
         log=log,
@@ -233,7 +235,7 @@ def _serve(
         questions=args.questions,
         status=not args.no_status,
         health=health,
-        **{**secured, "limits": limits_of((each.metadata for each in policies.values()), limits)},
+        **{**secured, "limits": Limits.of_policies(seen, **limits)},
         **sharing,
     )
     try:

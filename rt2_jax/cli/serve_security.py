@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -38,7 +37,7 @@ def add_security_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def security_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say, as fields of `ServerOptions`; `limits` as `limits_of` takes it.
+    """What the flags say, as fields of `ServerOptions`; `limits`: what to change of them.
 
     Raises:
       OSError, ValueError: a file cannot be read, an address that needs tokens, or no such limit.
@@ -62,14 +61,6 @@ def security_options(args: argparse.Namespace) -> dict[str, Any]:
         "tls_key": args.tls_key,
         "debug_errors": args.debug_errors,
     }
-
-
-def limits_of(metadata: Iterable[Mapping[str, Any]], changes: Mapping[str, Any]) -> Any:
-    """The `Limits` of the policy that looks at most, with what the flags change."""
-    from rt2_jax.serving.limits import Limits
-
-    found = [Limits.of_policy(each, **changes) for each in metadata]
-    return max(found, key=lambda each: each.frame_bytes)
 
 
 def _limits(words: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _FULL_HD = 1920 * 1080
@@ -68,3 +68,9 @@ class Limits:
             pixels = max(4 * size[0] * size[1], _FULL_HD)
         frame = _BESIDE_PICTURES + 3 * pixels * max(1, len(metadata["views"]))
         return cls(pixels, **{"frame_bytes": frame, "body_bytes": frame * 3 // 2, **changes})
+
+    @classmethod
+    def of_policies(cls, metadata: Iterable[Mapping[str, Any]], **changes: Any) -> Limits:
+        """Those of the policy that looks at most; arguments as of `of_policy`, one map for each."""
+        found = [cls.of_policy(each, **changes) for each in metadata]
+        return max(found, key=lambda each: each.frame_bytes)

@@ -94,8 +94,7 @@ class TaskTable:
     @property
     def limits(self) -> Limits:
         """Of what clients may send: those of the policy that looks at most."""
-        limits = [Limits.of_policy(each.schema.metadata) for each in self.served]
-        return max(limits, key=lambda each: each.frame_bytes)
+        return Limits.of_policies(each.schema.metadata for each in self.served)
 
     def _all(self) -> dict[str, Any]:
         tasks = {name: each.schema.metadata for name, each in self._named.items()}

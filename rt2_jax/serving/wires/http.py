@@ -52,7 +52,7 @@ def failure(exchange: Exchange, service: PolicyService) -> JSONResponse:
     status = STATUS.get(exchange.outcome, 500)
     if exchange.request is None and exchange.outcome == "refused" and service.draining:
         status = ENDING
-    return error_response(status, say(exchange), getattr(exchange, "retry_s", 0.0))
+    return error_response(status, say(exchange), exchange.retry_s)
 
 
 async def read_body(
