@@ -87,15 +87,20 @@ def test_the_budget_counts_from_when_the_picture_was_taken(proxy):
             policy.infer(seen(captured_at=time.time() + 1e9))
 
 
-def test_an_older_answer_that_comes_after_a_newer_one_is_not_used(proxy):
-    between, url = proxy
+def swapping():
+    """Two answers are passed on together, the second one first."""
     kept = []
 
     def swap(frame):
         kept.append(frame)
         return kept[::-1] if len(kept) == 2 else []
 
-    between.on_answer = swap
+    return swap
+
+
+def test_an_older_answer_that_comes_after_a_newer_one_is_not_used(proxy):
+    between, url = proxy
+    between.on_answer = swapping()
 
     async def drive():
         async with AsyncRemotePolicy(url) as policy:
@@ -113,13 +118,7 @@ def test_an_older_answer_that_comes_after_a_newer_one_is_not_used(proxy):
 
 def test_sessions_of_one_connection_do_not_make_each_other_stale(proxy):
     between, url = proxy
-    kept = []
-
-    def swap(frame):
-        kept.append(frame)
-        return kept[::-1] if len(kept) == 2 else []
-
-    between.on_answer = swap
+    between.on_answer = swapping()
 
     async def drive():
         async with AsyncRemotePolicy(url) as policy:

@@ -97,25 +97,23 @@ def test_many_damaged_requests_leave_the_server_as_it_was(server, full_check):
     assert growth < 8 * MIB
 
 
-def test_clients_that_come_and_drop_leave_nothing_behind(server):
+def assert_nothing_is_left(server, warm, count):
     with Robot(server.url):
-        drop(server, 100)
+        drop(server, warm)
         before, files = server.memory(), server.open_files()
-        drop(server, 200)
+        drop(server, count)
         time.sleep(0.5)
         assert server.memory() - before < 8 * MIB
         assert server.open_files() <= files + 20
+
+
+def test_clients_that_come_and_drop_leave_nothing_behind(server):
+    assert_nothing_is_left(server, warm=100, count=200)
 
 
 @pytest.mark.slow
 def test_a_thousand_connects_and_drops_leave_nothing_behind(server):
-    with Robot(server.url):
-        drop(server, 300)
-        before, files = server.memory(), server.open_files()
-        drop(server, 1000)
-        time.sleep(0.5)
-        assert server.memory() - before < 8 * MIB
-        assert server.open_files() <= files + 20
+    assert_nothing_is_left(server, warm=300, count=1000)
 
 
 def drop(server, count):
