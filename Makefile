@@ -44,7 +44,7 @@ format: $(INSTALLED) ## ruff: format, and mend what it can
 
 clean: ## remove the virtual environment and all caches
 	rm -rf .venv .venv-golden build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
-		.import_linter_cache packages/rt2_client/build packages/rt2_client/*.egg-info
+		.import_linter_cache .jax_cache packages/rt2_client/build packages/rt2_client/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): setup.py pyproject.toml

@@ -52,6 +52,7 @@ EXTRAS = {
     "eval": ["scipy>=1.14", "rich>=13"],
     "convert": ["safetensors>=0.5", "tensorstore>=0.1.74"],
     "dev": [
+        "filelock>=3.16",  # jax asks for it where its cache of programs has a size limit
         "hypothesis>=6.130",
         "import-linter>=2.16,<3",
         "mypy>=2.4,<2.5",

@@ -10,8 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Eight devices on one CPU for meshes; read when jax makes its first array, in whichever test.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Read when jax makes its first array, in whichever test, and by the processes that tests start.
+# Eight devices on one CPU for meshes. A test's programs run for moments, so they are compiled
+# quickly and not for speed, and those of one run are there for the next (`make clean` ends that).
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false",
+)
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
