@@ -3,6 +3,7 @@
 A wire is added by one line in `SAMPLES`.
 """
 
+import base64
 import collections
 import contextlib
 import dataclasses
@@ -38,6 +39,22 @@ _JSON_PICTURE = {
     "shape": [4, 6, 3],
 }
 _ACT = {"full_image": _JSON_PICTURE, "wrist_image": _JSON_PICTURE, "instruction": "go"}
+_VLA_PICTURE = {
+    "__ndarray__": True,
+    "data": bytes(_PICTURE),
+    "dtype": "|u1",
+    "shape": [4, 6, 3],
+}
+_VLA_EVAL = {
+    "type": "observation",
+    "payload": {
+        "images": {"agentview": _VLA_PICTURE, "wrist": _VLA_PICTURE},
+        "task_description": "go",
+        "states": [0.0] * 4,
+    },
+    "seq": 7,
+    "timestamp": 0.0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +62,7 @@ class Sample:
     """A request that is in order.
 
     Attributes:
-      wire: `websocket` or `http`.
+      wire: whose; openpi's and vla-eval's are websockets.
       path: where it goes.
       body: of it: a frame, or a POST's body.
       load, dump: between the body and a tree of plain values.
@@ -57,6 +74,10 @@ class Sample:
     load: Callable
     dump: Callable
 
+    @property
+    def is_websocket(self):
+        return self.wire in (OPENPI, VLA_EVAL)
+
 
 def _msgpack_load(body):
     return msgpack.unpackb(body, strict_map_key=False)
@@ -67,52 +88,98 @@ def _json_dump(tree):
 
 
 _FRONT = {"front", "image", "full_image", "exterior_image_1_left", "top_cam", "cam_high"}
+_WRIST = ("wrist", "gripper", "hand")
 
 
-def toys_actions(body):
-    """What the toy policy may do at an openpi frame, computed without the server's code.
+def toys_actions(wire, body):
+    """What the toy policy may do at a body, computed without the server's code.
 
     Several where there are several pictures that may be the front one; none if it is no request
-    that may be answered with actions. Any name with `wrist` in it is the wrist's camera.
+    that may be answered with actions. On vla-eval's wire every camera that is not the wrist's may
+    be the front one; elsewhere any name with `wrist` in it is the wrist's.
     """
     try:
-        tree = msgpack.unpackb(body, strict_map_key=False)
-        words = tree.get("prompt", tree.get("instruction"))
+        words, pictures = _READ[wire](body)
         words = words.decode() if isinstance(words, bytes) else words
         if not (isinstance(words, str) and words.strip()):
             return []
-        named = [*(tree.get("images") or {}).items(), *tree.items()]
-        means = [(str(name), _mean(value)) for name, value in named]
+        means = [(str(name).lower(), _mean(*parts)) for name, parts in pictures]
     except Exception:
         return []
-    if not any("wrist" in name.lower() and mean is not None for name, mean in means):
+    seen = [(name, mean) for name, mean in means if mean is not None]
+    at_hand = [
+        any(word in name for word in _WRIST[: 3 if wire == VLA_EVAL else 1]) for name, _ in seen
+    ]
+    if not any(at_hand):
         return []
-    fronts = [mean for name, mean in means if name.removeprefix("observation/") in _FRONT]
-    return [mean / 10_000 for mean in fronts if mean is not None]
+    return [
+        mean / 10_000
+        for (name, mean), is_wrist in zip(seen, at_hand, strict=True)
+        if not is_wrist and (wire == VLA_EVAL or name.removeprefix("observation/") in _FRONT)
+    ]
 
 
-def _mean(picture):
+def _read_openpi(body):
+    tree = msgpack.unpackb(body, strict_map_key=False)
+    named = [*(tree.get("images") or {}).items(), *tree.items()]
+    pictures = [
+        (name, (each[b"data"], each[b"dtype"], each[b"shape"]))
+        for name, each in named
+        if isinstance(each, dict) and b"__ndarray__" in each
+    ]
+    return tree.get("prompt", tree.get("instruction")), pictures
+
+
+def _read_act(body):
+    tree = json.loads(body)
+    tree = json.loads(tree["encoded"]) if "encoded" in tree else tree
+    pictures = [
+        (name, (base64.b64decode(each["__numpy__"]), each["dtype"], each["shape"]))
+        for name, each in tree.items()
+        if isinstance(each, dict) and "__numpy__" in each
+    ]
+    return tree.get("instruction", tree.get("prompt")), pictures
+
+
+def _read_vla_eval(body):
+    payload = msgpack.unpackb(body)["payload"]
+    named = [*(payload.get("images") or {}).items(), *payload.items()]
+    pictures = [
+        (name, (each["data"], each["dtype"], each["shape"]))
+        for name, each in named
+        if isinstance(each, dict) and "data" in each
+    ]
+    return payload.get("task_description", payload.get("prompt")), pictures
+
+
+OPENPI, VLA_EVAL, ACT, GENERATE = "openpi", "vla-eval", "act", "generate"
+_READ = {OPENPI: _read_openpi, VLA_EVAL: _read_vla_eval, ACT: _read_act}
+
+
+def _mean(data, dtype, shape):
     """Of a picture of bytes, or of floats from 0 to 1, channels first or last; or None."""
     try:
-        dtype, shape = np.dtype(picture[b"dtype"]), picture[b"shape"]
-        array = np.frombuffer(picture[b"data"], dtype).reshape(shape)
-        if b"__ndarray__" not in picture or len(shape) != 3 or 3 not in (shape[0], shape[2]):
+        array = np.frombuffer(data, np.dtype(dtype)).reshape(shape)
+        if len(shape) != 3 or 3 not in (shape[0], shape[2]):
             return None
-        if dtype.kind == "f":
+        if array.dtype.kind == "f":
             return float(np.rint(255 * array).mean()) if (array >= 0).all() else None
-        return float(array.mean()) if dtype == np.uint8 else None
+        return float(array.mean()) if array.dtype == np.uint8 else None
     except Exception:
         return None
 
 
 SAMPLES = [
-    Sample("websocket", "/", pack(_REQUEST), _msgpack_load, msgpack.packb),
-    Sample("websocket", "/any", pack(_OPENPI), _msgpack_load, msgpack.packb),
-    Sample("websocket", "/", pack({"reset": "fuzz"}), _msgpack_load, msgpack.packb),
-    Sample("http", "/act", _json_dump(_ACT), json.loads, _json_dump),
-    Sample("http", "/act", _json_dump({"encoded": json.dumps(_ACT)}), json.loads, _json_dump),
-    Sample("http", "/v1/generate", _json_dump({"prompt": "what?"}), json.loads, _json_dump),
+    Sample(OPENPI, "/", pack(_REQUEST), _msgpack_load, msgpack.packb),
+    Sample(OPENPI, "/any", pack(_OPENPI), _msgpack_load, msgpack.packb),
+    Sample(OPENPI, "/", pack({"reset": "fuzz"}), _msgpack_load, msgpack.packb),
+    Sample(VLA_EVAL, "/vla-eval", msgpack.packb(_VLA_EVAL), _msgpack_load, msgpack.packb),
+    Sample(ACT, "/act", _json_dump(_ACT), json.loads, _json_dump),
+    Sample(ACT, "/act", _json_dump({"encoded": json.dumps(_ACT)}), json.loads, _json_dump),
+    Sample(GENERATE, "/v1/generate", _json_dump({"prompt": "what?"}), json.loads, _json_dump),
 ]
+
+_EPISODE = msgpack.packb({"type": "episode_start", "payload": {}, "seq": 0, "timestamp": 0.0})
 
 _HOSTILE = [
     None, True, 0, -1, 2**31, 2**63, -(2**63), 1e308, float("nan"), float("inf"), "", " ",
@@ -231,7 +298,7 @@ class Attack:
         self._http = None
         self.counts = collections.Counter()
         self.faults = []
-        self._samples = [each for each in SAMPLES if each.wire == "websocket" or self._has(each)]
+        self._samples = [each for each in SAMPLES if each.is_websocket or self._has(each)]
 
     def _has(self, sample):
         """Whether the server has this route."""
@@ -246,7 +313,7 @@ class Attack:
             body = mutate(sample, self._rng)
             if self._rng.random() < 0.05:
                 self._send_raw(self._rng.choice(SAMPLES), body)
-            elif sample.wire == "websocket":
+            elif sample.is_websocket:
                 self._send_frame(sample, body)
             else:
                 self._post(sample, body)
@@ -258,10 +325,13 @@ class Attack:
         if sample.path not in self._sockets:
             opened = connect(self._url + sample.path, compression=None, max_size=None)
             socket = self._opened.enter_context(opened)
-            socket.recv(timeout=10)
+            if sample.wire == OPENPI:  # its server speaks first
+                socket.recv(timeout=10)
             self._sockets[sample.path] = socket
         socket = self._sockets[sample.path]
         try:
+            if sample.wire == VLA_EVAL:  # else no number after a damaged, large one is in order
+                socket.send(_EPISODE)
             socket.send(body)
             answer = socket.recv(timeout=10)
         except Exception as error:
@@ -273,15 +343,31 @@ class Attack:
             if len(answer) > 2000 or "Traceback" in answer or str(ROOT) in answer:
                 self.faults.append((answer, body.hex()))
             return
-        actions = msgpack.unpackb(answer).get("actions")
-        if actions is None:
+        answer = msgpack.unpackb(answer)
+        if sample.wire == VLA_EVAL:
+            self._vla_eval(sample, answer, body)
+        elif (actions := answer.get("actions")) is None:
             self.counts["other answers"] += 1
+        else:
+            self._acted(sample, body, np.frombuffer(actions[b"data"], np.float32)[1])
+
+    def _vla_eval(self, sample, answer, body):
+        payload = answer["payload"]
+        if answer["type"] == "action":
+            found = np.frombuffer(payload["actions"]["data"], np.float32)[0]
+            self._acted(sample, body, found)
             return
-        self.counts["actions"] += 1
-        found = np.frombuffer(actions[b"data"], np.float32)[1]
-        expected = toys_actions(body)
+        self.counts[f"vla-eval {answer['type']}"] += 1
+        said = str(payload)
+        if len(said) > 2000 or "Traceback" in said or str(ROOT) in said:
+            self.faults.append((said, body.hex()))
+
+    def _acted(self, sample, body, found):
+        """Compares a motion along x [m] with what the body asked for."""
+        self.counts[f"{sample.wire} actions"] += 1
+        expected = toys_actions(sample.wire, body)
         if not any(abs(found - each) < 1e-6 for each in expected):
-            self.faults.append((f"{found}, expected {expected}", body.hex()))
+            self.faults.append((f"{sample.path}: {found}, expected {expected}", body.hex()))
 
     def _post(self, sample, body):
         self._http = self._http or http.client.HTTPConnection(*self._address, timeout=10)
@@ -296,12 +382,22 @@ class Attack:
         self.counts[f"POST {answer.status}"] += 1
         if answer.status >= 500 or b"Traceback" in said or str(ROOT).encode() in said:
             self.faults.append((f"POST {sample.path}: {answer.status} {said!r}", body.hex()))
+        elif sample.wire == ACT and answer.status == 200:
+            answered = json.loads(said)
+            answered = json.loads(answered) if isinstance(answered, str) else answered
+            chunk = (
+                answered["actions"]
+                if isinstance(answered, dict) and "actions" in answered
+                else answered
+            )
+            first = chunk[0] if isinstance(chunk, list) else chunk
+            self._acted(sample, body, np.frombuffer(base64.b64decode(first["__numpy__"]))[0])
 
     def _send_raw(self, sample, body):
         """Damage of what carries the body: headers, or the frame."""
-        get = "GET" if sample.wire == "websocket" else "POST"
+        get = "GET" if sample.is_websocket else "POST"
         head = f"{get} {sample.path} HTTP/1.1\r\nHost: x\r\n"
-        if sample.wire == "http":
+        if not sample.is_websocket:
             raw = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         else:
             raw = f"{head}{_UPGRADE}".encode()
@@ -311,7 +407,7 @@ class Attack:
         with socket_library.create_connection(self._address, timeout=10) as socket:
             try:
                 socket.sendall(raw)
-                if sample.wire == "websocket" and not damaged:
+                if sample.is_websocket and not damaged:
                     socket.recv(65536)
                     socket.sendall(_damage(frame[:12], self._rng) + frame[12:])
                 socket.shutdown(socket_library.SHUT_WR)

@@ -81,7 +81,8 @@ def attack(server, count, seed):
         attack.close()
     print(f"seed {seed}: {dict(attack.counts)}, {growth / MIB:.1f} MiB, {robot.answers} beside")
     assert attack.faults == [], f"seed {seed}"
-    assert attack.counts["REFUSED"] > count // 5 and attack.counts["actions"] > 0
+    assert attack.counts["REFUSED"] > count // 8 and attack.counts["vla-eval error"] > count // 20
+    assert all(attack.counts[f"{wire} actions"] for wire in ("openpi", "vla-eval", "act"))
     return growth
 
 
