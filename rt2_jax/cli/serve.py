@@ -160,13 +160,16 @@ def _serve(
     from rt2_jax.serving.limits import Limits
     from rt2_jax.serving.lockstep import LeadingPolicy, follow
     from rt2_jax.serving.options import ServerOptions
-    from rt2_jax.serving.server import serve
+    from rt2_jax.serving.server import check_port, serve
     from rt2_jax.training.agreement import check_agreement
     from rt2_jax.training.checkpoints import find_checkpoint, read_description
     from rt2_jax.training.goodput import process_start
 
     sharing, limits = sharing_options(args), secured["limits"]
-    if args.log_dir is not None:  # what cannot be made is told before anything is compiled
+    # What cannot be had is told before anything is compiled.
+    if jax.process_index() == 0:
+        check_port(args.host, args.port)
+    if args.log_dir is not None:
         args.log_dir.mkdir(parents=True, exist_ok=True)
 
     def say(line: str) -> None:

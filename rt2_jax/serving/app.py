@@ -119,4 +119,4 @@ def make_app(policy: Policies, options: ServerOptions | None = None) -> Starlett
 
 
 def _forbidden() -> Response:
-    return PlainTextResponse(ASKED, 401, {"www-authenticate": "Bearer"})
+    return PlainTextResponse(f"{ASKED}\n", 401, {"www-authenticate": "Bearer"})

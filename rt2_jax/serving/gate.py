@@ -13,19 +13,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rt2_jax.serving.busy import BusyError
 from rt2_jax.serving.keys import Key, Keys
 from rt2_jax.serving.limits import Limits
 from rt2_jax.serving.metrics import Metrics
+from rt2_jax.serving.outcomes import WORDS
 
 _LOG = logging.getLogger("rt2_jax.serving")
 KNOWN = "rt2_jax.known"
 """Key of a scope: set once its client has shown a key, or needs none."""
 _MOST_VALUES = 1_000_000  # of JSON, which can become a hundred times its size in memory
-ASKED = "a token is needed: Authorization: Bearer TOKEN\n"
+ASKED = "a token is needed: Authorization: Bearer TOKEN"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Gate:
             return
         headers = Headers(scope=scope)
         if _is_foreign_page(headers, any_host=self._keys is not None):
-            said = "a page of another site may not ask this server\n"
+            said = "a page of another site may not ask this server"
             await self._turn_away(scope, receive, send, 403, said, "origin")
             return
         key = self._key(headers)
@@ -102,7 +103,7 @@ class Gate:
             return
         with self._place(key) as free:
             if not free:
-                said = f"{self._limits.connections_per_key} connections with this key are open\n"
+                said = f"{self._limits.connections_per_key} connections with this key are open"
                 await self._turn_away(scope, receive, send, 429, said, "connections of the key")
             elif scope["type"] == "websocket":
                 CLIENT.set(Client(key))
@@ -121,13 +122,13 @@ class Gate:
             Client(key).count()
         except BusyError as error:
             again = {"retry-after": str(math.ceil(error.retry_s))}
-            await self._turn_away(scope, receive, send, 429, f"{error}\n", "rate", again)
+            await self._turn_away(scope, receive, send, 429, str(error), "rate", again)
             return
         CLIENT.set(Client(key, counted=True))
         body = await self._body(receive, headers)
         if body is None:
             most = self._limits.body_bytes
-            said = f"a body may have {most} bytes, and {_MOST_VALUES} values if it is JSON\n"
+            said = f"a body may have {most} bytes, and {_MOST_VALUES} values if it is JSON"
             await self._turn_away(scope, receive, send, 413, said, "size")
             return
         if body[-1]["type"] == "http.request":  # else the client has gone
@@ -194,7 +195,9 @@ class Gate:
         headers = {"connection": "close", **(headers or {})}
         if status == 401:
             headers["www-authenticate"] = "Bearer"
-        await PlainTextResponse(said, status, headers)(scope, receive, send)
+        word = WORDS["busy" if status == 429 else "refused"]
+        error = {"error": f"{word}: {said}"}  # as on the wires
+        await JSONResponse(error, status, headers)(scope, receive, send)
 
 
 def is_known(scope: Scope) -> bool:

@@ -313,7 +313,8 @@ def _as_numbers(value: Any, name: str) -> np.ndarray | None:
         raise ValueError(f"request: {name}: found no array ({error}), expected numbers") from error
     if array.dtype.kind not in "fiu":
         raise TypeError(f"request: {name}: found {array.dtype}, expected numbers")
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite numbers are refused by whoever reads them
+        return array.astype(np.float32)
 
 
 def _seq(frame: Mapping[str, Any]) -> int | None:

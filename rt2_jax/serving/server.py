@@ -42,6 +42,29 @@ def check_address(host: str, keys: Keys | str | None, insecure: bool) -> None:
         )
 
 
+def check_port(host: str, port: int) -> None:
+    """Looks whether a port can be bound, long before it is.
+
+    Args:
+      host: address to bind to.
+      port: 0 for any that is free.
+
+    Raises:
+      OSError: it cannot: it is taken, not allowed, or the address is not this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+                probe.listen(1)  # of two that may share an address only one may listen
+    except OSError as error:
+        raise OSError(f"{host}:{port} cannot be bound: {error}") from error
+
+
 def is_own(host: str) -> bool:
     """Whether only this machine reaches an address."""
     with contextlib.suppress(ValueError):

@@ -1,6 +1,7 @@
 """Who may ask, and how often."""
 
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -135,6 +136,7 @@ def test_a_post_over_the_rate_is_told_when_to_come_again(serve, tmp_path):
     assert post(LONG).code == 405
     again = post(LONG)
     assert again.code == 429 and again.headers["retry-after"] == "2"
+    assert json.load(again)["error"].startswith("BUSY: key 'slow'")
 
 
 def test_every_route_that_is_not_public_asks_for_a_key(serve, tmp_path):

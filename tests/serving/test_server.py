@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from websockets.sync.client import connect
 
 from rt2_jax.client import PolicyServerError, RemotePolicy
 from rt2_jax.client.frames import pack, unpack
-from rt2_jax.serving.server import check_address
+from rt2_jax.serving.server import check_address, check_port
 
 from .conftest import Toy, seen, together
 
@@ -254,3 +255,15 @@ def test_other_machines_need_a_token(host):
     check_address(host, None, True)
     for own in ("127.0.0.1", "localhost", "::1"):
         check_address(own, None, False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_taken_port_is_told_before_anything_is_compiled(host):
+    check_port(host, 0)
+    with socket.socket() as taken:
+        taken.bind((host, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"{host}:{port} cannot be bound: .* in use"):
+            check_port(host, port)
+    check_port(host, port)

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from rt2_jax import __version__
+from rt2_jax.serving.gate import ASKED
 from rt2_jax.serving.service import PolicyService
 from rt2_jax.serving.status.live import LiveSession, LiveSessions
 from rt2_jax.serving.status.thumbnails import thumbnail, whole_frame
@@ -157,8 +158,4 @@ class StatusPage:
 
 
 def _refused() -> Response:
-    return PlainTextResponse(
-        "a token is needed: Authorization: Bearer TOKEN\n",
-        401,
-        {**_HEADERS, "www-authenticate": "Bearer"},
-    )
+    return PlainTextResponse(f"{ASKED}\n", 401, {**_HEADERS, "www-authenticate": "Bearer"})

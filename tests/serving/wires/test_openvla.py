@@ -164,7 +164,8 @@ def test_what_is_wrong_has_a_status_and_a_reason(one_camera, body, status, messa
 def test_a_body_that_is_too_large_is_not_read(one_camera, serve):
     server, url = serve(Toy(views=("front",)))
     object.__setattr__(server.policy_app.service.limits, "body_bytes", 1000)
-    assert post(url, b" " * 2000)[0] == 413
+    status, _, data = post(url, b" " * 2000)
+    assert status == 413 and json.loads(data)["error"].startswith("REFUSED: a body may have 1000")
 
 
 def test_whoever_asks_for_openvlas_errors_gets_them(one_camera):
@@ -215,7 +216,8 @@ def test_it_says_when_it_is_ready_and_when_it_ends(one_camera, serve):
 
 def test_a_token_is_asked_for(serve):
     _, url = serve(Toy(views=("front",)), token="secret")
-    assert post(url, ASK)[0] == 401
+    status, _, data = post(url, ASK)
+    assert status == 401 and json.loads(data)["error"].startswith("REFUSED: a token is needed")
     assert post(url, ASK, Authorization="Bearer secret")[0] == 200
 
 
