@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rt2_jax.inference.exported import ProgramStore
     from rt2_jax.inference.placement import Placement
     from rt2_jax.serving.health import Health
+    from rt2_jax.serving.request_logger import RequestLogger, TaskLogs
     from rt2_jax.training.hosts import Hosts
 
 
@@ -201,19 +202,26 @@ def _serve(
     )
     different = {id(policy): (name, policy) for name, policy in policies.items()}.values()
     ((_, first), *others) = different
-    if others and (jax.process_count() > 1 or args.log_dir is not None):
-        what = "a log is of one" if args.log_dir is not None else "several hosts serve one"
-        raise ValueError(f"found the tasks {sorted(policies)}, and {what}: give a --task")
+    if others and jax.process_count() > 1:
+        raise ValueError(
+            f"found the tasks {sorted(policies)}, and several hosts serve one: give a --task"
+        )
     if jax.process_index() > 0:
         say("this host follows the first one, which has the port")
         return follow(first)
     served = LeadingPolicy(first) if jax.process_count() > 1 else policies
     engine = first.engine
-    log = None
+    log: RequestLogger | TaskLogs | None = None
+    logs: list[RequestLogger] = []
     if args.log_dir is not None:
-        from rt2_jax.serving.request_logger import RequestLogger  # needs `array_record`
+        from rt2_jax.serving import request_logger  # needs `array_record`
 
-        log = RequestLogger(args.log_dir, first.metadata)
+        if others:
+            log = request_logger.TaskLogs(args.log_dir, policies)
+            logs = [*log.logs.values()]
+        else:
+            log = request_logger.RequestLogger(args.log_dir, first.metadata)
+            logs = [log]
 
     def ready(url: str) -> None:
         print(f"serving {engine.checkpoint} of {engine.description.manifest.mixture} at {url}")
@@ -225,8 +233,8 @@ def _serve(
             print(f"{task}{robot}: {fields}", flush=True)
         if options.status:
             print(f"status page: {url.replace('ws', 'http', 1)}/", flush=True)
-        if log is not None:
-            print(f"logging to {log.folder}", flush=True)
+        for each in logs:
+            print(f"logging to {each.folder}", flush=True)
         health.doing = ""
         print(start.text(time.time() - process_start()), flush=True)
 
@@ -246,8 +254,8 @@ def _serve(
     finally:
         if isinstance(served, LeadingPolicy):
             served.end()
-    if log is not None:
-        print(f"{log.folder}: {log.written} records written, {log.dropped} dropped", flush=True)
+    for each in logs:
+        print(f"{each.folder}: {each.written} records written, {each.dropped} dropped", flush=True)
     return 0
 
 

@@ -13,7 +13,7 @@ from rt2_jax.serving.keys import Keys
 from rt2_jax.serving.limits import Limits
 
 if TYPE_CHECKING:  # it needs `array_record`, which a server without a log does not
-    from rt2_jax.serving.request_logger import RequestLogger
+    from rt2_jax.serving.request_logger import RequestLogger, TaskLogs
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ServerOptions:
 
     largest_batch: int = 8
     token: str | None = None
-    log: RequestLogger | None = None
+    log: RequestLogger | TaskLogs | None = None
     keys: Keys | None = None
     limits: Limits | None = None
     tls_cert: pathlib.Path | None = None

@@ -24,6 +24,7 @@ from rt2_jax.data.request_log import (
 )
 from rt2_jax.serving.exchange import Exchange
 from rt2_jax.serving.metrics import Metrics
+from rt2_jax.serving.tasks import BatchPolicy
 
 _LOG = logging.getLogger("rt2_jax.serving")
 _SMALL = 4096  # bytes that a waiting exchange counts for besides its pictures and text
@@ -192,6 +193,50 @@ class RequestLogger:
             _LOG.error("%s: %s", self.folder, error)
         ended = {"time": time.time(), "requests": self._offered, "dropped": self.dropped}
         write_info(self.folder, dataclasses.replace(self._info, ended=ended))
+
+
+class TaskLogs:
+    """The logs of a server of several tasks: one for each policy, in a folder of its task's name.
+
+    What is of no task is in each: requests that chose none, and sessions' resets and ends, which a
+    replay needs.
+
+    Args:
+      root: folder of all.
+      policies: by task; names may share one.
+
+    Attributes:
+      logs: of the tasks, by the first name of each policy.
+
+    Raises:
+      OSError: a folder cannot be made or written.
+    """
+
+    def __init__(self, root: str | pathlib.Path, policies: Mapping[str, BatchPolicy]) -> None:
+        self.logs: dict[str, RequestLogger] = {}
+        self._of: dict[int, RequestLogger] = {}
+        for name, policy in policies.items():
+            if id(policy) not in self._of:
+                folder = pathlib.Path(root) / name.replace("/", "_")
+                self._of[id(policy)] = self.logs[name] = RequestLogger(folder, policy.metadata)
+
+    def start(self, metrics: Metrics) -> None:
+        """Begins to write."""
+        for log in self.logs.values():
+            log.start(metrics)
+
+    def offer(self, exchange: Exchange) -> None:
+        """As `RequestLogger.offer`, in the log of the request's task."""
+        if exchange.task is not None:
+            self._of[id(exchange.task.policy)].offer(exchange)
+            return
+        for log in self.logs.values():
+            log.offer(exchange)
+
+    def close(self) -> None:
+        """Ends all; each writes what waits, for ten seconds at most."""
+        for log in self.logs.values():
+            log.close()
 
 
 def _record(number: int, exchange: Exchange) -> LoggedRequest:

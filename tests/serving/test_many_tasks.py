@@ -7,6 +7,8 @@ from websockets.sync.client import connect
 
 from rt2_jax.client import RemotePolicy
 from rt2_jax.client.frames import pack, unpack
+from rt2_jax.data.request_log import RequestLog, find_logs
+from rt2_jax.serving.request_logger import TaskLogs
 
 from .conftest import Toy, seen, together
 from .test_server import page, raw, request
@@ -92,3 +94,25 @@ def test_names_of_one_policy_need_no_choice(serve):
     _, url = serve({"pick": policy, "pick_too": policy})
     answers = raw(url, pack(request()), pack(request(task="pick_too")))
     assert all(isinstance(each, bytes) for each in answers) and len(policy.batches) == 2
+
+
+def test_each_task_has_a_log_of_its_own(serve, tmp_path):
+    policies = robots()
+    logs = TaskLogs(tmp_path, {**policies, "wave_again": policies["wave"]})
+    assert list(logs.logs) == ["pick", "push", "wave"]
+    _, url = serve(policies, log=logs)
+    chosen = (request(task="push"), request(task="wave", prompt="hello"), request(task="fly"))
+    raw(url, *map(pack, chosen))
+    logs.close()
+    found = {}
+    for name, log in logs.logs.items():
+        (folder,) = find_logs(tmp_path / name)
+        assert folder == log.folder
+        kept = RequestLog(folder)
+        assert kept.info.metadata["embodiment"] == policies[name].metadata["embodiment"]
+        found[name] = [(kept[i].outcome, kept[i].instruction) for i in range(len(kept))]
+    answers = {"pick": [], "push": [("answered", "go")], "wave": [("answered", "hello")]}
+    of_none = [("refused", "go"), ("left", "")]
+    assert found == {name: mine + of_none for name, mine in answers.items()}
+    with pytest.raises(FileNotFoundError, match="tasks .'pick', 'push', 'wave'., expected"):
+        find_logs(tmp_path)
