@@ -2,19 +2,10 @@
 
 import json
 
-import jax
 import pytest
 
 from rt2_jax.cli.main import main
 from rt2_jax.main import arguments
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Tiny models take far longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def gin(name, **values):

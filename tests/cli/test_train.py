@@ -9,19 +9,13 @@ import signal
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 
 from rt2_jax.cli.main import main
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Tiny models take far longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+# The same rate however many steps there are, so the same program: compiled once for all runs.
+RATE = "--gin.LearningRate.steps_per_cycle=2000"
 
 
 @pytest.fixture
@@ -29,7 +23,8 @@ def rt2_train(tiny_mixture, tmp_path):
     """Runs `rt2 train` on the tiny mixture, with more flags."""
 
     def run(*flags, gin=tiny_mixture.gin):
-        return main(["train", f"--gin_file={gin}", f"--gin.MODEL_DIR={tmp_path / 'run'}", *flags])
+        words = [f"--gin_file={gin}", f"--gin.MODEL_DIR={tmp_path / 'run'}", RATE]
+        return main(["train", *words, *flags])
 
     return run
 
@@ -38,7 +33,7 @@ def rt2_train(tiny_mixture, tmp_path):
 def trained(tiny_mixture, tmp_path_factory):
     """The directory of a short run."""
     directory = tmp_path_factory.mktemp("trained") / "run"
-    flags = ["--gin.TRAIN_STEPS=2", f"--gin.MODEL_DIR={directory}"]
+    flags = ["--gin.TRAIN_STEPS=2", f"--gin.MODEL_DIR={directory}", RATE]
     assert main(["train", f"--gin_file={tiny_mixture.gin}", *flags]) == 0
     return directory
 
@@ -233,15 +228,15 @@ def test_sigterm_saves_and_ends_with_143(tiny_mixture, tmp_path):
     command = [
         *(sys.executable, "-m", "rt2_jax.train", f"--gin_file={tiny_mixture.gin}"),
         *(f"--gin.MODEL_DIR={tmp_path / 'run'}", "--gin.TRAIN_STEPS=100000"),
-        "--gin.SAVE_PERIOD=100000",
+        *("--gin.SAVE_PERIOD=100000", RATE),
     ]
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
     ) as process:
         for line in process.stdout:
             if line.startswith("step 5/"):

@@ -1,5 +1,6 @@
 """`rt2 train` in real processes, alone and several as one."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,34 +10,57 @@ import pytest
 
 
 @pytest.fixture(scope="package")
-def compiled_programs(tmp_path_factory):
-    """Where the processes keep their compiled programs, so that a restart is quick."""
-    return tmp_path_factory.mktemp("compiled")
+def start(tiny_mixture):
+    """Starts the command on some devices; its output is a pipe.
 
-
-@pytest.fixture
-def start(tiny_mixture, compiled_programs):
-    """Starts the command on some devices; its output is a pipe."""
+    The rate does not depend on how many steps there are, so what was compiled for one run is there
+    for the next.
+    """
 
     def make(model_dir, *flags, devices=1):
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "rt2_jax.train", f"--gin_file={tiny_mixture.gin}"),
-                *(f"--gin.MODEL_DIR={model_dir}", f"--compilation_cache={compiled_programs}"),
+                *(f"--gin.MODEL_DIR={model_dir}", "--gin.LearningRate.steps_per_cycle=2000"),
                 *flags,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={
-                **os.environ,
-                "JAX_PLATFORMS": "cpu",
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            },
+            env=environment(devices),
         )
 
     return make
+
+
+def environment(devices):
+    """Of a process with so many devices; of two flags the later one counts."""
+    count = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} {count}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+@pytest.fixture(scope="package")
+def one(start, tmp_path_factory):
+    """The folder of six steps by one process on one device: what others are compared with."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    with start(folder) as process:
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, output
+    return folder
+
+
+@pytest.fixture
+def numbers():
+    """The lines of a run's `metrics.jsonl` without what the clock says."""
+    from rt2_jax.training.meter import MEASURED
+
+    def read(model_dir):
+        lines = (model_dir / "metrics.jsonl").read_text().splitlines()
+        kept = [json.loads(line) for line in lines]
+        return [{key: value for key, value in line.items() if key not in MEASURED} for line in kept]
+
+    return read
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from rt2_jax.data.cache import ACTIONS_FILE, INFO_FILE, STATES_FILE, StepCache
 pytestmark = pytest.mark.slow
 
 TASKS = 30
-SHARD_STEPS = 1250
 PROCESS, WORKER, STEP = 250e6, 150e6, 40
 """Bytes: of the process that trains, of a worker, of each step in each process; docs/data.md."""
 
@@ -31,6 +30,7 @@ class Length:
     more than that, so it finds only leaks of a twelfth in 60 batches.
     """
 
+    steps: int  # of a shard
     shards: int  # of each task
     batches: int
     every: int
@@ -38,8 +38,8 @@ class Length:
 
 
 # In 80 batches a tenth is one step of the allocator, or a few shards that are read at that moment.
-SHORT = Length(shards=1, batches=80, every=2, growth=0.16)
-FULL = Length(shards=20, batches=2000, every=20, growth=0.015)
+SHORT = Length(steps=400, shards=1, batches=80, every=2, growth=0.16)
+FULL = Length(steps=1250, shards=20, batches=2000, every=20, growth=0.015)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def length(full_check):
 
 @pytest.fixture(scope="module")
 def caches(tmp_path_factory, length):
-    """Caches of 30 tasks, 1 GB or 20 GB in files of their own; gone after the tests."""
+    """Caches of 30 tasks, 0.3 GB or 20 GB in files of their own; gone after the tests."""
     folder = tmp_path_factory.mktemp("soak")
     with concurrent.futures.ProcessPoolExecutor(
         1, mp_context=multiprocessing.get_context("spawn")
     ) as process:
-        process.submit(write, str(folder), SHARD_STEPS).result()
+        process.submit(write, str(folder), length.steps).result()
     template = StepCache(folder / CACHE, RECORDED, "train")
     needed = TASKS * length.shards * sum(file.size for file in template.info.files)
     free = shutil.disk_usage(folder).free
@@ -63,7 +63,7 @@ def caches(tmp_path_factory, length):
     try:
         for task in range(TASKS):
             _copy(template, folder / "caches", f"soak_{task:02d}", length.shards)
-        assert needed > (20e9 if length is FULL else 1e9)
+        assert needed > (20e9 if length is FULL else 0.3e9)
         yield folder / "caches"
     finally:
         shutil.rmtree(folder)
@@ -109,7 +109,7 @@ def test_memory_and_open_files_are_bounded_and_do_not_grow(caches, length, worke
     print(f"workers {workers}: {memory.min() / 1e6:.0f} to {memory.max() / 1e6:.0f} MB", end=", ")
     print(f"growth {growth(number, memory):+.2%}; files {files.min():.0f} to {files.max():.0f}")
     shards, readers = TASKS * length.shards, max(workers, 1)
-    assert memory.max() < PROCESS + workers * WORKER + readers * shards * SHARD_STEPS * STEP
+    assert memory.max() < PROCESS + workers * WORKER + readers * shards * length.steps * STEP
     assert files.max() < 100 + 50 * workers + readers * shards
     assert growth(number, memory) < length.growth
     assert growth(number, files) < length.growth

@@ -11,33 +11,26 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {
-    **os.environ,
-    "JAX_PLATFORMS": "cpu",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-}
 
-
-def start(*words):
+def watching(*words):
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
     return subprocess.Popen(
-        [sys.executable, "-m", *words],
+        [sys.executable, "-m", "rt2_jax.cli.main", "eval", "--watch", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=ENVIRONMENT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
     )
 
 
 def test_a_watcher_evaluates_every_checkpoint_of_a_run_and_survives_being_stopped(
-    tiny_mixture, tmp_path
+    start, tiny_mixture, tmp_path
 ):
     run = tmp_path / "run"
-    train = ("rt2_jax.train", f"--gin_file={tiny_mixture.gin}", f"--gin.MODEL_DIR={run}")
-    watch = ("rt2_jax.cli.main", "eval", "--watch", str(run), f"--cache-dir={tiny_mixture.cache}")
-    watch += ("--split=train", "--limit=4", "--batch-size=4", "--poll=0.2")
+    watch = (str(run), f"--cache-dir={tiny_mixture.cache}", "--split=train")
+    watch += ("--limit=4", "--batch-size=4", "--poll=0.2")
     results = run / "eval" / "train.jsonl"
-    with start(*watch) as watcher, start(*train, "--gin.RunConfig.keep=None") as trainer:
+    with watching(*watch) as watcher, start(run, "--gin.RunConfig.keep=None") as trainer:
         output = trainer.communicate(timeout=300)[0]
         assert trainer.returncode == 0, output
         deadline = time.monotonic() + 300
@@ -50,7 +43,7 @@ def test_a_watcher_evaluates_every_checkpoint_of_a_run_and_survives_being_stoppe
     assert "waits for a checkpoint" in first and "Traceback" not in first
     # Ended by the signal, or by itself where it was done before.
     assert watcher.returncode == (130 if "the same command goes on" in first else 0)
-    with start(*watch) as watcher:
+    with watching(*watch) as watcher:
         second = watcher.communicate(timeout=300)[0]
     assert watcher.returncode == 0, second
     assert "goes on with" in second
