@@ -151,7 +151,7 @@ def test_a_killed_evaluation_leaves_no_process_and_a_file_to_go_on_from(tmp_path
 
 
 def wait_until(condition):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
