@@ -59,7 +59,7 @@ def test_bad_numbers_and_names_are_refused_before_the_work(words, message, capsy
 
 @pytest.mark.slow
 def test_all_sides_run_and_what_is_printed_is_what_is_written(tmp_path):
-    small = ("--rounds", "2", "--records", "100", "--size", "64", "--batches", "2")
+    small = ("--rounds", "2", "--records", "64", "--size", "32", "--batches", "1")
     run = subprocess.run(
         [sys.executable, "-m", "rt2_jax.cli.main", "bench", "data", *small]
         + ["--json", str(tmp_path / "found.json")],
@@ -75,4 +75,4 @@ def test_all_sides_run_and_what_is_printed_is_what_is_written(tmp_path):
         for figures in side.values():
             assert 0 < figures["least"] <= figures["median"] <= figures["greatest"]
     assert [(row["side"], row["to"], row["aim"]) for row in found["ratios"]] == list(data.AIMS)
-    assert found["settings"] == {"rounds": 2, "records": 100, "size": 64, "batches": 2}
+    assert found["settings"] == {"rounds": 2, "records": 64, "size": 32, "batches": 1}

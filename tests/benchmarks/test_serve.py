@@ -13,7 +13,7 @@ from rt2_jax.cli.main import main
 
 @pytest.mark.slow
 def test_many_robots_at_a_policy_of_20_ms_miss_nothing_and_share_its_batches(full_check):
-    seconds = 60.0 if full_check else 10.0
+    seconds = 60.0 if full_check else 5.0
     with started(server_arguments("fixed:20ms", None, 32)) as (url, pid):
         assert listener(url) == pid
         robots = Robots(url, rate_hz=3, seconds=seconds, together=True)

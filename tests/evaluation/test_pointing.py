@@ -89,8 +89,12 @@ def test_hits_misses_and_chance_are_those_of_a_count_by_hand(tmp_path):
     assert report.to_json()["rows"][1]["objects"] == 2
 
 
-def test_an_untrained_model_points_at_nothing(untrained, tmp_path):
-    engine = PolicyEngine.from_checkpoint(untrained, (4,))
+@pytest.fixture(scope="module")
+def engine(untrained):
+    return PolicyEngine.from_checkpoint(untrained, (4,))
+
+
+def test_an_untrained_model_points_at_nothing(engine, tmp_path):
     folder = write_folder(tmp_path / "p", [[("red cube", [20, 10, 40, 30])]] * 6)
     told = []
     report = evaluate_pointing(engine, folder, limit=5, report=lambda *x: told.append(x))
@@ -98,8 +102,7 @@ def test_an_untrained_model_points_at_nothing(untrained, tmp_path):
     assert told == [("pointing", 4, 5), ("pointing", 5, 5)]
 
 
-def test_folders_that_cannot_be_played_are_refused(untrained, tmp_path):
-    engine = PolicyEngine.from_checkpoint(untrained, (4,))
+def test_folders_that_cannot_be_played_are_refused(engine, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file .*instances.json; expected a folder with"):
         evaluate_pointing(engine, tmp_path)
     with pytest.raises(ValueError, match="place levels: found 0, expected 1 to 1024"):

@@ -102,7 +102,7 @@ def test_episodes_in_flight_are_begun_again_and_are_no_failures(address, tmp_pat
 
     def restart():
         dying.dead.wait(30)
-        time.sleep(1)
+        time.sleep(0.2)
         back.append(Server(address, {"step": 1}))
 
     threading.Thread(target=restart, daemon=True).start()
