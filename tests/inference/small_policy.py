@@ -44,6 +44,7 @@ PLANS = ("red cube", "the cup", "", "cup")
 VISION = VisionConfig(
     image_size=(16, 16), patch_size=8, embed_dim=32, num_layers=1, num_heads=2, mlp_dim=32
 )
+FAST = {"xla_backend_optimization_level": 2, "xla_llvm_disable_expensive_passes": False}
 SLOTS = (("front", 0), ("front", -1), ("wrist", 0))
 
 
@@ -249,7 +250,7 @@ def training_examples(description, root):
 
 
 def make_state(description, root, seed=0):
-    """A new train state."""
+    """A new train state, drawn by numpy: to compile a program for it would take longer."""
     batch = training_examples(description, root)
     model = description.make_model(Adafactor())
     partitioner = Partitioner(make_mesh(MeshShape(), jax.devices()[:1]))
@@ -259,25 +260,44 @@ def make_state(description, root, seed=0):
         {name: value.shape for name, value in batch.items()},
         {name: value.dtype for name, value in batch.items()},
     )
-    return initializer.init(jax.random.key(seed)), batch
+    draw = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        names = [entry.key for entry in path]
+        if names[-1] in ("scale", "bias") or any(name.startswith("film") for name in names):
+            value = np.full(leaf.shape, float(names[-1] == "scale"))
+        else:
+            width = leaf.shape[-1 if names[-1] == "embedding" else 0]
+            value = draw.normal(scale=width**-0.5, size=leaf.shape)
+        return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
+
+    state = jax.tree.map(
+        lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding),
+        initializer.abstract,
+    )
+    params = jax.tree_util.tree_map_with_path(fill, initializer.abstract.params)
+    return state.replace(params=params), batch
 
 
-def overfit(description, params, batch, steps=200):
-    """Weights that know these examples by heart."""
+def overfit(description, params, batch, steps=80):
+    """Weights that know these examples by heart, from a program that is compiled once."""
     model = description.make_model(loss_normalizing_factor="NUM_REAL_TARGET_TOKENS")
-    optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0, 6e-3, 20, steps))
+    optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0, 1e-2, 20, steps))
     batch = {name: jax.numpy.asarray(value) for name, value in batch.items()}
 
-    @jax.jit
-    def step(params, state):
+    def step(carry, _):
+        params, state = carry
         loss, gradients = jax.value_and_grad(lambda p: model.loss_fn(p, batch, None)[0])(params)
         updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(params, updates), state, loss
+        return (optax.apply_updates(params, updates), state), loss
 
-    state = optimizer.init(params)
-    for _ in range(steps):
-        params, state, loss = step(params, state)
-    return params, float(loss)
+    def train(params):
+        return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)
+
+    # Rows with their prompts have so many logits that a fast program is worth its compilation.
+    whole_rows = description.inputs.placeholders_per_image > 0
+    (params, _), losses = jax.jit(train, compiler_options=FAST if whole_rows else None)(params)
+    return params, float(losses[-1])
 
 
 def write_checkpoint(directory, description, state):

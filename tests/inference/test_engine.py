@@ -16,8 +16,22 @@ from rt2_jax.inference.engine import EnginePolicy, PolicyEngine, Question
 
 
 @pytest.fixture(scope="module")
-def engine(untrained):
-    return PolicyEngine.from_checkpoint(untrained)
+def warmed(untrained):
+    """An engine, the seconds of its warm-up, and the programs it had then."""
+    engine = PolicyEngine.from_checkpoint(untrained, (4, 1))
+    seconds = engine.warm_up(questions=True)
+    return engine, seconds, dict(engine.compiled.programs)
+
+
+@pytest.fixture(scope="module")
+def engine(warmed):
+    return warmed[0]
+
+
+@pytest.fixture(scope="module")
+def knowing(trained, engine):
+    """The engine of the run that knows its training split by heart, on the same programs."""
+    return PolicyEngine.from_checkpoint(trained.parent, (1, 4), compiled=engine.compiled)
 
 
 def observation(seed, size=(24, 32), **changes):
@@ -34,6 +48,7 @@ def test_a_checkpoint_directory_is_enough_and_an_answer_is_an_action(engine, sma
     np.testing.assert_array_equal(codec.to_ids(result["levels"]), result["tokens"])
     np.testing.assert_array_equal(codec.codec.decode(result["levels"]), result["actions"])
     assert np.isfinite(result["score"]) and result["unused"] == ()
+    assert result["plan"] == ""  # none was trained
 
 
 def test_batched_answers_have_the_tokens_of_single_ones(engine):
@@ -48,8 +63,8 @@ def test_batched_answers_have_the_tokens_of_single_ones(engine):
     assert engine.act([]) == []
 
 
-def test_answers_are_those_of_decoding_without_a_cache(trained, caches):
-    engine = PolicyEngine.from_checkpoint(trained, (4,))
+def test_answers_are_those_of_decoding_without_a_cache(knowing, caches):
+    engine = knowing
     task = engine.robot_task()
     examples = TaskExamples(
         0,
@@ -106,9 +121,8 @@ def test_an_observation_has_the_features_of_the_same_cached_step_in_training(eng
         policy.infer(now)
 
 
-def test_what_was_learned_by_heart_is_answered(trained, caches):
-    engine = PolicyEngine.from_checkpoint(trained.parent)
-    cache, policy = StepCache(caches, "arm_pick", "train"), None
+def test_what_was_learned_by_heart_is_answered(knowing, caches):
+    engine, cache = knowing, StepCache(caches, "arm_pick", "train")
     policy = EnginePolicy(engine)
     assert isinstance(policy, Policy)
     codec = engine.action_tokens(engine.robot_task())
@@ -130,9 +144,8 @@ def test_what_was_learned_by_heart_is_answered(trained, caches):
     ]
 
 
-def test_sessions_have_frames_of_their_own(trained):
-    engine = PolicyEngine.from_checkpoint(trained)
-    policy, alone = EnginePolicy(engine), EnginePolicy(engine)
+def test_sessions_have_frames_of_their_own(knowing):
+    policy, alone = EnginePolicy(knowing), EnginePolicy(knowing)
     for step in range(3):
         both = [observation(10 * i + step, session=f"s{i}", step=step) for i in range(2)]
         together = policy.infer_batch(both)
@@ -195,17 +208,17 @@ def test_larger_pictures_of_the_same_shape_are_welcome(engine):
     assert engine.act([observation(0, size=(48, 64))])[0]["actions"].shape == (1, 8)
 
 
-def test_weights_that_are_not_numbers_never_become_an_action(engine, untrained):
+def test_weights_that_are_not_numbers_never_become_an_action(engine):
     params = jax.tree.map(lambda leaf: leaf * np.nan, engine.weights.params)
     weights = dataclasses.replace(engine.weights, params=params)
-    broken = PolicyEngine(engine.description, weights, (1,), "checkpoint_7")
+    broken = PolicyEngine(engine.description, weights, (1,), "checkpoint_7", engine.compiled)
     with pytest.raises(ValueError, match="checkpoint_7: the model's scores are not finite"):
         broken.act([observation(0)])
     with pytest.raises(ValueError, match="scores are not finite"):
         broken.warm_up()
 
 
-def test_the_metadata_tell_a_client_what_it_gets(engine, small, trained):
+def test_the_metadata_tell_a_client_what_it_gets(engine, small, knowing):
     metadata = engine.metadata
     assert metadata["action_space_hash"] == small.ARM.hash
     assert metadata["action_space"] == small.ARM.to_json()
@@ -213,13 +226,12 @@ def test_the_metadata_tell_a_client_what_it_gets(engine, small, trained):
     assert (metadata["control_rate_hz"], metadata["horizon"]) == (5.0, 1)
     assert metadata["views"] == ["front", "wrist"] and metadata["camera_size"] == [24, 32]
     assert EnginePolicy(engine).metadata == metadata
-    assert PolicyEngine.from_checkpoint(trained).metadata["weights"] != metadata["weights"]
+    assert knowing.metadata["weights"] != metadata["weights"]
 
 
-def test_after_the_warm_up_nothing_is_compiled(engine, untrained):
-    engine = PolicyEngine.from_checkpoint(untrained, (2, 1))
-    assert sorted(engine.warm_up(questions=True)) == [1, 2] == list(engine.batch_sizes)
-    programs = dict(engine.compiled.programs)
+def test_after_the_warm_up_nothing_is_compiled(warmed):
+    engine, seconds, programs = warmed
+    assert sorted(seconds) == [1, 4] == list(engine.batch_sizes)
     engine.act([observation(i) for i in range(5)])
     engine.answer([Question("Answer in en: what?")])
     assert engine.compiled.programs == programs
@@ -244,10 +256,10 @@ def test_no_checkpoint_is_refused(tmp_path):
         PolicyEngine.from_checkpoint(tmp_path)
 
 
-def test_chunks_of_several_steps_are_answered_whole(small, caches, tmp_path):
+def test_chunks_of_several_steps_are_answered_whole(small, caches):
     description = small.describe(caches, horizon=2)
     state, _ = small.make_state(description, caches)
-    engine = PolicyEngine.from_checkpoint(small.write_checkpoint(tmp_path, description, state))
+    engine = PolicyEngine(description, state.params, (1,))
     [result] = engine.act([observation(0)])
     assert result["actions"].shape == (2, 8) and result["tokens"].shape == (16,)
 

@@ -32,7 +32,7 @@ def run(shared_data, tmp_path_factory):
         cache_task(seqio.TaskRegistry.get("bridge_sample"), root)
         resolve_mixture("bridge_sample", root)
     model = RT1Config(
-        EfficientNetConfig(image_size=(16, 16), width=0.25, depth=0.5, num_stages=2),
+        EfficientNetConfig(image_size=(16, 16), width=0.25, depth=0.5, num_stages=1),
         image_slots=(("front", 0),),
         token_learner_dim=8,
         tokens_per_image=2,

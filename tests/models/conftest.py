@@ -72,14 +72,6 @@ def _make_params(config):
     return jax.tree.map(fill, variables["params"])
 
 
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation():
-    """Tiny models take far longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 INPUTS = ("images", "image_mask", "encoder_input_tokens", "decoder_input_tokens")
 
 

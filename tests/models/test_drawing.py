@@ -1,6 +1,7 @@
 """Decoding by a step whose logits are known: what is drawn, and where a plan ends."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ class Counter:
 jax.tree_util.register_dataclass(Counter, ["written"], ["room"])
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def written(script, length, rows=1, **options):
     """What is decoded where the model's logits at place `i` are `script[i]`."""
     script = jnp.asarray(script, jnp.float32)
@@ -40,7 +42,7 @@ def draw(count, temperature=1.0, top_k=0, seed=0):
 
 
 def shares(count=4000, **options):
-    tokens = written([LOGITS], 1, count, draw=draw(count, **options)).tokens[:, 0]
+    tokens = written(LOGITS[None], 1, count, draw=draw(count, **options)).tokens[:, 0]
     return np.bincount(np.asarray(tokens), minlength=5) / count
 
 
@@ -54,7 +56,7 @@ def test_tokens_are_drawn_as_likely_as_the_model_believes():
 
 def test_log_probabilities_are_the_models_own_among_what_is_allowed():
     mask = np.array([[False, False, False, True, True]] * 2)
-    found = written([LOGITS] * 2, 2, 50, token_mask=mask, draw=draw(50, 3.0))
+    found = written(np.tile(LOGITS, (2, 1)), 2, 50, token_mask=mask, draw=draw(50, 3.0))
     assert set(found.tokens.ravel().tolist()) == {3, 4}
     own = np.exp(LOGITS)[found.tokens]
     np.testing.assert_allclose(np.exp(found.free_log_probs), own, rtol=1e-4)
@@ -62,12 +64,13 @@ def test_log_probabilities_are_the_models_own_among_what_is_allowed():
 
 
 def test_answers_depend_on_seed_and_number_alone():
-    four = written([LOGITS] * 6, 6, 8, draw=draw(4)).tokens.reshape(2, 4, 6)
+    script = np.tile(LOGITS, (6, 1))
+    four = written(script, 6, 8, draw=draw(4)).tokens.reshape(2, 4, 6)
     np.testing.assert_array_equal(four[0], four[1])  # of equal rows
-    two = written([LOGITS] * 6, 6, 2, draw=draw(2)).tokens
+    two = written(script, 6, 2, draw=draw(2)).tokens
     np.testing.assert_array_equal(two, four[0, :2])
     assert len(np.unique(four[0], axis=0)) > 1
-    other = written([LOGITS] * 6, 6, 2, draw=draw(2, seed=1)).tokens
+    other = written(script, 6, 2, draw=draw(2, seed=1)).tokens
     assert (other != two).any()
     assert repeat_rows(jnp.arange(2), 2).tolist() == [0, 0, 1, 1]
 

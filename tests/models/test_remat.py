@@ -113,12 +113,13 @@ def loss(make_batch):
 
     def make(config):
         model, batch = VisionLanguageModel(config), make_batch(config)
-        return lambda params: model.loss_fn(params, batch, jax.random.key(3))[0]
+        key = jax.random.key(3, impl="unsafe_rbg")
+        return lambda params: model.loss_fn(params, batch, key)[0]
 
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dropping(patches):
     return dataclasses.replace(patches, text=dataclasses.replace(patches.text, dropout_rate=0.3))
 
@@ -129,13 +130,19 @@ def test_the_field_reaches_vision_encoder_and_decoder(loss, dropping, patches_pa
     assert program.count("policy=<function nothing_saveable") == 3
 
 
+@pytest.fixture(scope="module")
+def kept(loss, dropping, patches_params):
+    """The loss and the gradients where everything is kept."""
+    return jax.jit(jax.value_and_grad(loss(dropping)))(patches_params)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", REMAT[1:])
 def test_a_whole_model_has_the_loss_and_gradients_of_one_that_keeps_all(
-    loss, dropping, patches_params, remat
+    loss, dropping, patches_params, kept, remat, full_check
 ):
-    found, expected = (
-        jax.jit(jax.value_and_grad(loss(config)))(patches_params)
-        for config in (dataclasses.replace(dropping, remat=remat), dropping)
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), found, expected)
+    if remat == "full" and not full_check:
+        pytest.skip("in the full form only: of layers it is compared above")
+    config = dataclasses.replace(dropping, remat=remat)
+    found = jax.jit(jax.value_and_grad(loss(config)))(patches_params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), found, kept)

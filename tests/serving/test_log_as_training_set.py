@@ -1,14 +1,15 @@
-"""`rt2 serve --log-dir`, a robot, `rt2 data import-log`, `rt2 data cache`: real processes."""
+"""`rt2 serve --log-dir` in a process, a robot, `rt2 data import-log`, `rt2 data cache`."""
 
-import os
 import re
 import signal
 import subprocess
 import sys
 
 import numpy as np
+import seqio
 
 from rt2_jax.actions.policy import Observation
+from rt2_jax.cli.main import main
 from rt2_jax.client import RemotePolicy
 from rt2_jax.data.cache import StepCache
 from rt2_jax.data.image import decode_image
@@ -16,7 +17,7 @@ from rt2_jax.data.image import decode_image
 RT2 = [sys.executable, "-m", "rt2_jax.cli.main"]
 
 
-def test_what_a_robot_was_told_is_the_next_training_set(tmp_path):
+def test_what_a_robot_was_told_is_the_next_training_set(tmp_path, monkeypatch, capsys):
     command = [*RT2, "serve", "pretrained:rt2_tabletop_tiny", "--port=0", "--batch-sizes=1"]
     command.append("--no-cache")
     process = subprocess.Popen(
@@ -45,21 +46,18 @@ def test_what_a_robot_was_told_is_the_next_training_set(tmp_path):
         process.kill()
         process.communicate()
 
-    def rt2_data(*words):
-        result = subprocess.run(
-            [*RT2, "data", *words],
-            cwd=tmp_path,
-            env={**os.environ, "RT2_DATA_DIR": "data", "PYTHONPATH": os.getcwd()},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RT2_DATA_DIR", "data")
+    # `rt2 data` imports the tasks of the package, but only the first time in a process.
+    import rt2_jax.tasks.mixtures  # noqa: F401
 
+    monkeypatch.setattr(seqio.TaskRegistry, "_REGISTRY", dict(seqio.TaskRegistry._REGISTRY))
+    capsys.readouterr()
     # An action that terminates ends an episode, and which ones do is the policy's business.
-    module = rt2_data("import-log", "logs", "data", "--min-steps", "1")
-    (tmp_path / "my_log.py").write_text(module)
-    rt2_data("cache", "request_log", "--module", "my_log")
+    assert main(["data", "import-log", "logs", "data", "--min-steps", "1"]) == 0
+    (tmp_path / "log_of_this_test.py").write_text(capsys.readouterr().out)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["data", "cache", "request_log", "--module", "log_of_this_test"]) == 0
     cache = StepCache(tmp_path / "cache", "request_log", "train")
     steps = [cache[i] for i in range(len(cache))]
     for step, (seen, answer) in zip(steps, sent, strict=True):

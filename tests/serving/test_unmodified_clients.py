@@ -5,6 +5,7 @@ json-numpy with requests and openpi-client (`test_openpi_client.py`) also run in
 
 import json
 import subprocess
+import sys
 import venv
 
 import numpy as np
@@ -107,9 +108,11 @@ if __name__ == "__main__":
 
 def run(folder, packages, program, *arguments):
     """What a program prints behind FOUND, in a new environment that has only these packages."""
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     interpreter = str(folder / "venv" / "bin" / "python")
-    subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *packages], check=True)
+    # By this environment's pip: to install another one takes longer than the packages do.
+    pip = [sys.executable, "-m", "pip", "--python", interpreter, "install", "--quiet"]
+    subprocess.run([*pip, *packages], check=True)
     script = folder / "reach_benchmark.py"
     script.write_text(program)
     result = subprocess.run(

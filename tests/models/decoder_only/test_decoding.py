@@ -44,7 +44,7 @@ def test_rows_of_different_prompt_length_give_what_they_give_alone(
     config = configs[name]
     params, mask = make_params(config), np.asarray(rows[2])
     together = apply(config, "__call__", params, *rows)
-    for row in range(3):
+    for row in (1, 2):  # those with padding
         alone = [part[row : row + 1, mask[row]] for part in rows[:2]]
         expected = apply(config, "__call__", params, *alone)
         np.testing.assert_allclose(together[row, mask[row]], expected[0], **CLOSE)

@@ -54,9 +54,9 @@ def test_a_prediction_from_the_prefix_is_step_by_step_argmax_of_the_whole_row(ru
 
 
 def test_rows_of_different_prompts_give_what_they_give_alone(config, run, make_batch):
-    batch = make_batch(config, rows=4, seed=1, prompts=[1, 4, 6, 2])
+    batch = make_batch(config, seed=1, prompts=[1, 6, 2])
     together = answers(run("_compute_logits", batch))
-    for row in range(4):
+    for row in range(3):
         alone = {name: value[row : row + 1] for name, value in batch.items()}
         found = answers(run("_compute_logits", alone))
         np.testing.assert_allclose(found[0], together[row], **CLOSE)
@@ -112,7 +112,7 @@ def test_gradients_reach_no_place_that_comes_later_and_no_padding(config, params
             )
         return jnp.sum(out[:, place])
 
-    gradient = jax.jit(jax.grad(logits_at), static_argnums=1)
+    gradient = jax.jit(jax.grad(logits_at))
     for place in (prefix, length - 2):
         reached = np.abs(gradient(rows, place)).sum(axis=1).reshape(tokens.shape)
         assert not reached[:, place + 1 :].any()
@@ -156,13 +156,13 @@ def test_only_a_bidirectional_prefix_sees_what_comes_later_in_it(config, run, ba
     assert same == (config.prefix_attention == "causal")
 
 
-def test_every_parameter_learns_and_the_loss_counts_answers_only(config, params, model, batch):
+def test_every_parameter_learns_and_the_loss_counts_answers_only(params, model, run, batch):
     batch = {**batch, "image_mask": jnp.ones_like(batch["image_mask"])}
     loss, gradients = jax.jit(
         jax.value_and_grad(lambda params: model.loss_fn(params, batch, None)[0])
     )(params)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients))
-    log_probs = np.asarray(jax.nn.log_softmax(model._compute_logits(params, batch)))
+    log_probs = np.asarray(jax.nn.log_softmax(run("_compute_logits", batch)))
     targets = np.maximum(batch["decoder_target_tokens"], 0)
     chosen = np.take_along_axis(log_probs, targets[..., None], axis=2)[..., 0]
     np.testing.assert_allclose(loss, -(chosen * batch["decoder_loss_weights"]).sum(), rtol=1e-4)

@@ -138,8 +138,10 @@ def test_normed_queries_and_keys_are_those_of_flaxs_attention():
 
 @pytest.mark.slow  # 0.45 billion parameters
 def test_a_layer_of_vit_22b_at_its_full_width_is_that_of_the_papers_equations(
-    make_images, make_params, tokens_of
+    make_images, make_params, tokens_of, full_check
 ):
+    if not full_check:
+        pytest.skip("in the full form only: above is the same block at small width")
     config = dataclasses.replace(VIT_22B, num_layers=1, image_size=(28, 42))
     images = make_images(config)[:1]
     found = np.asarray(tokens_of(config, images)[0])
