@@ -48,6 +48,31 @@ def run_config(tiny_mixture, tmp_path):
 
 
 @pytest.fixture(scope="package")
+def prepared(tiny_mixture, tmp_path_factory):
+    """A run of `tiny_mix` that is not begun."""
+    from rt2_jax.training.run import prepare
+
+    return prepare(tiny_config(tiny_mixture, tmp_path_factory.mktemp("prepared") / "run"))
+
+
+@pytest.fixture
+def quick_run(run_config, tiny):
+    """Prepares a run of `tiny_mix` with `tiny.Table`, which compiles in no time, for its model."""
+    from rt2_jax.training.run import prepare
+    from rt2_jax.training.train_state import train_state_initializer
+
+    def make(**changes):
+        run, model = prepare(run_config(**changes)), tiny.Table()
+        types = {name: each.dtype for name, each in run.batch.items()}
+        initializer = train_state_initializer(
+            model, run.partitioner, run.batch_shapes, types, frozen=run.config.frozen
+        )
+        return dataclasses.replace(run, model=model, initializer=initializer)
+
+    return make
+
+
+@pytest.fixture(scope="package")
 def trained(tiny_mixture, tmp_path_factory, quick_compilation):
     """The directory of a run of `tiny_mix` that is complete; copy it before you change it."""
     from rt2_jax.training.execution import execute

@@ -12,9 +12,9 @@ from rt2_jax.training.description import RunDescription
 from rt2_jax.training.run import prepare
 
 
-@pytest.fixture
-def description(run_config):
-    return prepare(run_config()).description
+@pytest.fixture(scope="module")
+def description(prepared):
+    return prepared.description
 
 
 def through_text(description):

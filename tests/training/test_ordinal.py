@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rt2_jax.models.config import TextConfig, VisionConfig, VisionLanguageConfig
 from rt2_jax.models.model import VisionLanguageModel
@@ -10,6 +11,7 @@ from rt2_jax.training.ordinal import level_waves, order_action_tokens
 
 IDS = (7, 3, 40, 41, 9, 22, 23, 5)
 WIDTH = 16
+OF_TOKENS = (("token_embedder", "embedding"), ("decoder", "logits_dense", "kernel"))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,16 @@ def params():
         "decoder_target_tokens": (1, 4),
         "decoder_loss_weights": (1, 4),
     }
-    return VisionLanguageModel(config).get_initial_variables(jax.random.key(0), shapes)["params"]
+
+    def new():
+        params = VisionLanguageModel(config).get_initial_variables(jax.random.key(0), shapes)
+        return flatten_dict(params["params"])
+
+    # Those of tokens as the model begins them; the others may be any numbers.
+    draw = np.random.default_rng(0)
+    flat = {name: draw.normal(size=leaf.shape) for name, leaf in jax.eval_shape(new).items()}
+    flat |= jax.jit(lambda: {name: new()[name] for name in OF_TOKENS})()
+    return unflatten_dict(flat)
 
 
 def test_the_nearer_two_levels_the_more_alike_are_their_waves():

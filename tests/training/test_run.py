@@ -250,7 +250,7 @@ def test_an_initial_checkpoint_whose_shapes_mean_other_things_is_refused(
     prepare(dataclasses.replace(config, model=free))
 
 
-def test_a_folder_in_which_another_process_trains_is_refused(run_config, tmp_path):
+def test_a_folder_in_which_another_process_trains_is_refused(quick_run, tmp_path):
     (tmp_path / "run").mkdir()
     hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
     hold += "print(flush=True); sys.stdin.read()"
@@ -258,7 +258,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(run_config, tmp_pat
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(OSError, match="another process trains in .*another MODEL_DIR"):
-            execute(prepare(run_config()))
+            execute(quick_run())
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
         other.stdin.close()
 
@@ -353,23 +353,24 @@ def other_manifest(tiny_mixture, tmp_path):
     return write
 
 
-def test_a_run_may_go_on_with_other_data(run_config, other_manifest, copied, caplog):
+def test_a_run_may_go_on_with_other_data(quick_run, other_manifest, tmp_path, caplog):
     def change(manifest):
         for task, share in zip(manifest["tasks"], (0.25, 0.75), strict=True):
             task["share"] = share
 
-    config = run_config(
+    execute(quick_run())
+    run = quick_run(
         cache_dir=other_manifest(change),
         global_batch_size=16,
         may_change_data=True,
         loop=LoopConfig(total_steps=8),
     )
     with caplog.at_level("WARNING"):
-        outcome = execute(prepare(config))
+        outcome = execute(run)
     assert int(outcome.state.step) == 8
     assert "the data change at step 6" in caplog.text
     assert "task 'tiny_arm' goes on after 24 examples" in caplog.text
-    dataset = json.loads((copied / "checkpoint_8" / "dataset" / "metadata").read_text())
+    dataset = json.loads((tmp_path / "run/checkpoint_8/dataset/metadata").read_text())
     assert dataset["start"] == {"step": 6, "taken": {"tiny_arm": 24, "tiny_web": 24}}
     assert dataset["taken"] == {"tiny_arm": 24 + 2 * 4, "tiny_web": 24 + 2 * 12}
 
@@ -389,19 +390,19 @@ def test_other_data_never_change_what_a_robots_tokens_mean(run_config, other_man
     assert digests(copied) == before
 
 
-def test_a_mixture_without_a_cache_is_trained_on(run_config, tiny_mixture, tmp_path):
+def test_a_mixture_without_a_cache_is_trained_on(quick_run, run_config, tiny_mixture, tmp_path):
     from rt2_jax.data.resolve import resolve_mixture
 
     cache = tmp_path / "none"
     statistics = tiny_mixture.cache / "tiny_mix.train.json"
-    config = run_config(cache_dir=str(cache), loop=LoopConfig(total_steps=2))
+    changes = {"cache_dir": str(cache), "loop": LoopConfig(total_steps=2)}
     with tiny_mixture.registered():
         resolve_mixture("tiny_mix", cache, statistics=statistics, uncached=True)
-        run = prepare(config)
+        run = quick_run(**changes)
         assert data_table(run).count("not cached") == 2
         outcome = execute(run)
         with pytest.raises(ValueError, match="workers: found 1, but tiny_arm, tiny_web are not"):
-            prepare(dataclasses.replace(config, workers=1))
+            prepare(run_config(**changes, workers=1))
     assert int(outcome.state.step) == 2
     taken = json.loads((tmp_path / "run/checkpoint_2/dataset/metadata").read_text())["taken"]
     assert taken == {"tiny_arm": 8, "tiny_web": 8}
@@ -420,18 +421,15 @@ def test_a_damaged_checkpoint_is_refused_without_a_change_of_a_byte(run_config, 
 def test_a_new_run_begins_at_step_0_with_the_initial_checkpoints_parameters(
     run_config, trained, tmp_path
 ):
-    still = dataclasses.replace(run_config().learning_rate, factors="constant", min_learning_rate=0)
-    still = dataclasses.replace(still, base_learning_rate=0.0)
     config = run_config(
         initial_checkpoint=str(trained),
-        loop=LoopConfig(total_steps=1, seed=9),
-        learning_rate=still,
+        loop=LoopConfig(total_steps=1, seed=9, save_first=True),
         data_seed=5,
     )
     starts = []
     outcome = execute(prepare(config), lambda start: starts.append(start) or [])
     assert starts == [0] and int(outcome.state.step) == 1
-    assert_equal_trees(saved(tmp_path / "run", 1)["target"], saved(trained, 6)["target"])
+    assert_equal_trees(saved(tmp_path / "run", 0)["target"], saved(trained, 6)["target"])
 
 
 def test_the_run_alone_decides_once_it_has_a_checkpoint(run_config, trained, copied):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.linen.partitioning import AxisMetadata
+from jax.experimental.compilation_cache import compilation_cache
 
 from rt2_jax.models.losses import example_sums
 from rt2_jax.training.adafactor import Adafactor
@@ -27,8 +28,10 @@ MESHES = {
     "mixed": {"data": 2, "fsdp": 2, "tensor": 2},
     "replicas": {"replica": 2, "data": 1, "fsdp": 2, "tensor": 2},
     "sequence": {"data": 1, "fsdp": 2, "sequence": 2, "tensor": 2},
+    "replicated_sequence": {"replica": 2, "data": 1, "sequence": 2, "tensor": 2},
 }
-SEQUENCE_PARALLEL = ("sequence", "tensor", "replicas")
+SEQUENCE_PARALLEL = ("sequence", "tensor", "replicas", "replicated_sequence")
+SHORT = ("mixed", "replicated_sequence")  # together they have every axis, one in microbatches
 
 
 class Bigrams:
@@ -81,16 +84,17 @@ def on_one(tiny):
     return steps(tiny.make_model(), tiny.make_partitioner(), tiny.Batches())
 
 
-@pytest.mark.parametrize(
-    "mesh",
-    ["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in MESHES if name != "mixed")],
-)
-def test_a_mesh_of_eight_devices_gives_the_losses_of_one(mesh, on_one, tiny):
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_mesh_of_eight_devices_gives_the_losses_of_one(mesh, on_one, full_check, tiny):
+    if not full_check and mesh not in SHORT:
+        pytest.skip(f"in the full form only: the axes of this mesh are those of {SHORT}")
     partitioner = tiny.make_partitioner(8, **MESHES[mesh])
     if mesh in SEQUENCE_PARALLEL:
         rules = logical_axis_rules(sequence_parallel=True)
         partitioner = dataclasses.replace(partitioner, rules=rules)
-    state, metrics = steps(tiny.make_model(), partitioner, tiny.Batches())
+    parts = StepConfig(num_microbatches=2 if mesh == "replicated_sequence" else 1)
+    state, metrics = steps(tiny.make_model(), partitioner, tiny.Batches(), config=parts)
     assert_same(metrics, on_one[1], rtol=2e-4, atol=1e-6)
     assert_same(state.params, on_one[0].params, rtol=1e-3, atol=2e-4)
 
@@ -108,18 +112,30 @@ def test_parameters_are_divided_as_the_mesh_says(tiny):
 
 
 @pytest.mark.slow
-def test_a_vision_language_model_accumulates_to_the_whole_batch(on_one, tiny):
+def test_a_vision_language_model_accumulates_to_the_whole_batch(on_one, full_check, tiny):
+    if not full_check:
+        pytest.skip("in the full form only: it does on the mesh 'replicated_sequence'")
     config = StepConfig(num_microbatches=4)
     _, metrics = steps(tiny.make_model(), tiny.make_partitioner(), tiny.Batches(), 2, config)
     assert_same(metrics, on_one[1], rtol=2e-4, atol=1e-6)
 
 
-def test_each_device_accumulates_its_part_of_the_gradient_alone(tiny, tmp_path):
+@pytest.fixture
+def no_stored_programs():
+    """What was compiled before is compiled again: what is read back leaves no dump."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # whether to use it is asked once
+    yield
+    jax.config.update("jax_enable_compilation_cache", before)
+    compilation_cache.reset_cache()
+
+
+def test_each_device_accumulates_its_part_of_the_gradient_alone(tiny, tmp_path, no_stored_programs):
     options = {"xla_dump_to": str(tmp_path), "xla_dump_hlo_pass_re": "spmd-partitioning"}
     config = StepConfig(num_microbatches=4, compiler_options=options)
     partitioner = tiny.make_partitioner(8, data=1, fsdp=8)
-    with jax.enable_compilation_cache(False):  # a program from there is not written down again
-        steps(Bigrams(AdamW()), partitioner, tiny.Batches(32), 1, config)
+    steps(Bigrams(AdamW()), partitioner, tiny.Batches(32), 1, config)
     (text,) = [path.read_text() for path in tmp_path.glob("*jit_step*after_spmd-part*.txt")]
     (loop,) = [line for line in text.splitlines() if " while(" in line]
     assert "f32[1,32]" in loop and "f32[32,1]" in loop, loop  # kernel and embedding
@@ -266,14 +282,15 @@ def test_a_source_of_weight_zero_teaches_nothing_and_one_of_weight_two_counts_tw
         return keep
 
     partitioner = tiny.make_partitioner()
-    for weights in (np.array([0.0, 1.0]), np.array([2.0, 1.0])):
-        rules = SourceRules(RULES.names, weights)
-        for config in (WHOLE, dataclasses.replace(WHOLE, num_microbatches=4)):
-            found = steps(Bigrams(AdamW()), partitioner, tiny.Batches(), 2, config, rules=rules)
-            expected = steps(
-                Bigrams(AdamW()), partitioner, tiny.Batches(), 2, config, change(weights)
-            )
-            assert_same(found[0].params, expected[0].params, rtol=1e-5, atol=1e-6)
+    cases = (
+        (np.array([0.0, 1.0]), WHOLE),
+        (np.array([2.0, 1.0]), dataclasses.replace(WHOLE, num_microbatches=4)),
+    )
+    for weights, config in cases:
+        model, rules = Bigrams(AdamW()), SourceRules(RULES.names, weights)
+        found = steps(model, partitioner, tiny.Batches(), 2, config, rules=rules)
+        expected = steps(model, partitioner, tiny.Batches(), 2, config, change(weights))
+        assert_same(found[0].params, expected[0].params, rtol=1e-5, atol=1e-6)
 
 
 def test_the_accuracy_of_a_source_is_that_of_the_positions_that_count(tiny):

@@ -59,11 +59,8 @@ def write_orbax(path, state):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_mixture, tmp_path_factory, quick_compilation):
-    from rt2_jax.training.gin_files import load_run_config
-
-    directory = tmp_path_factory.mktemp("run") / "run"
-    return prepare(load_run_config([str(tiny_mixture.gin)], [f"MODEL_DIR = '{directory}'"])[0])
+def run(prepared, quick_compilation):
+    return prepared
 
 
 @pytest.fixture(scope="module")

@@ -95,12 +95,13 @@ class Hung(tiny["Batches"]):
         return super().__next__()
 
 directory = pathlib.Path(sys.argv[2])
-tiny["Compiled"]().run(directory, 10, Hung(), watch=Watch(directory, hang_timeout=10.0))
+tiny["Compiled"]().run(directory, 10, Hung(), watch=Watch(directory, hang_timeout=5.0))
 """
 
 
 @pytest.mark.slow
 def test_a_run_whose_data_hang_ends_and_keeps_what_was_saved(tiny, compiled, tmp_path):
+    compiled.run(tmp_path / "before", 1)  # the process finds the programs and compiles none
     command = [sys.executable, "-c", HUNG_RUN, tiny.path, tmp_path]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == RETRYABLE, ended.stderr
