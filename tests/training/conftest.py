@@ -5,18 +5,9 @@ import pathlib
 import runpy
 import types
 
-import jax
 import pytest
 
 TINY_RUN = pathlib.Path(__file__).with_name("tiny_run.py")
-
-
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation():
-    """Tiny models take far longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +17,7 @@ def tiny():
 
 
 @pytest.fixture(scope="package")
-def compiled(tiny, quick_compilation):
+def compiled(tiny):
     """`tiny.Compiled`: `compiled.run(directory, total_steps)` starts a run."""
     return tiny.Compiled()
 
@@ -73,7 +64,7 @@ def quick_run(run_config, tiny):
 
 
 @pytest.fixture(scope="package")
-def trained(tiny_mixture, tmp_path_factory, quick_compilation):
+def trained(tiny_mixture, tmp_path_factory):
     """The directory of a run of `tiny_mix` that is complete; copy it before you change it."""
     from rt2_jax.training.execution import execute
     from rt2_jax.training.run import prepare

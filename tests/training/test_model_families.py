@@ -89,7 +89,6 @@ def batch_of(spec):
 
 @functools.cache
 def loss_and_gradients(family, mesh):
-    jax.config.update("jax_disable_most_optimizations", True)
     config, shape = CONFIGS[family], MESHES[mesh]
     model = make_model(config, Adafactor())
     spec = InputSpec(
@@ -118,15 +117,12 @@ def loss_and_gradients(family, mesh):
         ),
         abstract,
     )
-    try:
-        with partitioner.active():
-            value = jax.jit(
-                jax.value_and_grad(lambda params, batch: model.loss_fn(params, batch, None)[0]),
-                out_shardings=(None, jax.tree.map(lambda leaf: leaf.sharding, abstract)),
-            )(params, partitioner.to_devices(batch))
-        return jax.device_get(value)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+    with partitioner.active():
+        value = jax.jit(
+            jax.value_and_grad(lambda params, batch: model.loss_fn(params, batch, None)[0]),
+            out_shardings=(None, jax.tree.map(lambda leaf: leaf.sharding, abstract)),
+        )(params, partitioner.to_devices(batch))
+    return jax.device_get(value)
 
 
 @pytest.mark.parametrize(

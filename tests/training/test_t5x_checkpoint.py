@@ -59,7 +59,7 @@ def write_orbax(path, state):
 
 
 @pytest.fixture(scope="module")
-def run(prepared, quick_compilation):
+def run(prepared):
     return prepared
 
 
