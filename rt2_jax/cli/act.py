@@ -46,8 +46,10 @@ def run(args: argparse.Namespace) -> int | None:
     from rt2_jax.client import PolicyServerError, RemotePolicy
     from rt2_jax.data.image import decode_image
 
-    token = None if args.token_file is None else args.token_file.read_text().strip()
-    image = decode_image(args.image.read_bytes(), str(args.image))
+    token = None
+    if args.token_file is not None:
+        token = _content("--token-file", args.token_file).decode().strip()
+    image = decode_image(_content("--image", args.image), str(args.image))
     sampling = None if args.samples is None else Sampling(num_samples=args.samples)
     with RemotePolicy(
         args.url,
@@ -56,7 +58,12 @@ def run(args: argparse.Namespace) -> int | None:
         pictures="raw" if args.jpeg is None else f"jpeg:{args.jpeg}",
         ca=None if args.ca is None else str(args.ca),
     ) as policy:
-        views = policy.metadata["views"]
+        views, wanted = policy.metadata["views"], policy.metadata.get("state_fields", [])
+        if wanted and len(args.state or ()) != len(wanted):
+            raise ValueError(
+                f"--state: found {len(args.state or ())} numbers, and the policy reads "
+                f"{len(wanted)}: {', '.join(wanted)}"
+            )
         try:
             state = None if args.state is None else np.array(args.state, np.float32)
             seen = Observation({views[0]: image}, args.instruction, state)
@@ -83,6 +90,13 @@ def run(args: argparse.Namespace) -> int | None:
     for warning in result["warnings"]:
         print(f"warning: {warning}")
     return 0
+
+
+def _content(flag: str, path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{flag} {path}: {error.strerror}") from error
 
 
 def _print_actions(fields: Sequence[ActionField], actions: np.ndarray) -> None:

@@ -84,8 +84,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--health-port",
         type=int,
-        help="/healthz and /readyz for probes on a port of their own, from the first second of the "
-        "start on, over plain HTTP and without a token (default: only on the server's port, which "
+        help="/healthz and /readyz for probes on a port of their own, from before the model is "
+        "loaded on, over plain HTTP and without a token (default: only on the server's port, which "
         "opens when it is ready)",
     )
     add_security_flags(parser)

@@ -46,7 +46,10 @@ def security_options(args: argparse.Namespace) -> dict[str, Any]:
     from rt2_jax.serving.server import check_address, is_own
     from rt2_jax.serving.tls import Certificate
 
-    keys = None if args.token_file is None else Keys.read(args.token_file)
+    try:
+        keys = None if args.token_file is None else Keys.read(args.token_file)
+    except OSError as error:
+        raise ValueError(f"--token-file {args.token_file}: {error.strerror}") from error
     check_address(args.host, keys, args.insecure)
     if args.tls_key is not None and args.tls_cert is None:
         raise ValueError("--tls-key is given, but no --tls-cert")

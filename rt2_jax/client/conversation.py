@@ -172,6 +172,8 @@ class Conversation:
 
     def _no_connection(self, error: Exception) -> ConnectionError:
         """What an error of `connect` means."""
+        from websockets.exceptions import InvalidMessage  # whoever only imports this needs numpy
+
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             reason = f"{status}, a token is needed, or another one"
@@ -182,6 +184,16 @@ class Conversation:
             return ConnectionError(
                 f"{self.url}: no TLS connection ({error}); `ca` names the file of certificates "
                 "that the server's is signed by"
+            )
+        if isinstance(error, ConnectionRefusedError):
+            return ConnectionError(
+                f"{self.url}: no server answers ({error}): a wrong address, or a server that is "
+                "still compiling, whose port opens when it is ready"
+            )
+        if isinstance(error, InvalidMessage) and self.url.startswith("ws://"):
+            return ConnectionError(
+                f"{self.url}: what answers there speaks no plain HTTP ({error}): a server with TLS "
+                "has the address wss://, and `ca` names its certificate"
             )
         return ConnectionError(f"{self.url}: no server answers ({error})")
 

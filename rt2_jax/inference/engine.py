@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -190,11 +190,17 @@ class PolicyEngine:
         """How a robot task's actions are written, with the bounds of the checkpoint."""
         return self._decoder.action_tokens(task)
 
-    def warm_up(self, *, questions: bool | None = None) -> dict[int, float]:
+    def warm_up(
+        self,
+        *,
+        questions: bool | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> dict[int, float]:
         """Compiles and runs all programs, so that no request ever waits for one.
 
         Args:
           questions: whether also those that answer questions; None: where there is no robot.
+          say: called with the batch size that is next, in words.
 
         Returns:
           Seconds for each batch size.
@@ -208,7 +214,8 @@ class PolicyEngine:
         if self.most_samples:
             samplings.append(Sampling(num_samples=self.most_samples))
         seconds = {}
-        for size in self.batch_sizes:
+        for number, size in enumerate(self.batch_sizes, 1):
+            say(f"batches of {size} ({number} of {len(self.batch_sizes)})")
             start = time.perf_counter()
             for sampling in samplings:
                 for task in robots:

@@ -87,9 +87,9 @@ def start_policies(
         )
         policies = robot_policies(engine, task)
         read = time.perf_counter()
-        sizes = ",".join(map(str, engine.batch_sizes))
-        say(f"compiling {engine.checkpoint} for batches of {sizes}")
-        engine.warm_up(questions=questions)
+        engine.warm_up(
+            questions=questions, say=lambda line: say(f"compiling {engine.checkpoint}: {line}")
+        )
         if store is not None:
             store.keep_rest()
         loaded = None if store is None else store.loaded

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import h11
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -138,6 +139,11 @@ class WebSocketConnection(_Watched, WebSocketsSansIOProtocol):
             # uvicorn says nothing to a handshake with a body, and keeps it open.
             self.transport.write(b"HTTP/1.1 400 \r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        # uvicorn takes one that was turned away with a response for an application's mistake.
+        self.handshake_complete |= self.initial_response is not None and self.close_sent
 
     def send_receive_event_to_app(self) -> None:
         super().send_receive_event_to_app()

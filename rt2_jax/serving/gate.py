@@ -128,7 +128,11 @@ class Gate:
         body = await self._body(receive, headers)
         if body is None:
             most = self._limits.body_bytes
-            said = f"a body may have {most} bytes, and {_MOST_VALUES} values if it is JSON"
+            found = headers.get("content-length", "an unknown number of")[:20]
+            said = (
+                f"found a body of {found} bytes; it may have {most} (--limit body_bytes=N), and "
+                f"{_MOST_VALUES} values if it is JSON"
+            )
             await self._turn_away(scope, receive, send, 413, said, "size")
             return
         if body[-1]["type"] == "http.request":  # else the client has gone

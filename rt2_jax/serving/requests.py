@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +34,7 @@ _SCHEMA_KEYS = (
     "codec_hash",
     "prompt",
 )
+_SAME_ASPECT = 0.02  # as far as whole pixels may be off
 _OWN_KEYS = (
     "images",
     "prompt",
@@ -112,6 +113,7 @@ class Schema:
     Args:
       metadata: the policy's.
       cameras: clients' names of cameras -> the policy's views, beside those that are known anyway.
+      tasks: names of the task that the policy is served for.
 
     Attributes:
       metadata: the same, with what the server adds: what clients are told.
@@ -122,7 +124,10 @@ class Schema:
     """
 
     def __init__(
-        self, metadata: Mapping[str, Any], cameras: Mapping[str, str] | None = None
+        self,
+        metadata: Mapping[str, Any],
+        cameras: Mapping[str, str] | None = None,
+        tasks: Iterable[str] = (),
     ) -> None:
         self.action_space = ActionSpace.from_json(metadata["action_space"])
         self.plain_actions = PlainActions(self.action_space, metadata.get("action_bounds"))
@@ -135,7 +140,7 @@ class Schema:
                 raise ValueError(
                     f"camera {name!r}: found view {view!r}, expected one of {self.views}"
                 )
-        keys = (metadata.get("embodiment"), self.action_space.name, metadata.get("task"))
+        keys = (metadata.get("embodiment"), self.action_space.name, metadata.get("task"), *tasks)
         self.statistics_keys = sorted(
             {*metadata.get("statistics_keys", ()), *(str(key) for key in keys if key)}
         )
@@ -211,6 +216,22 @@ class Schema:
             and key not in STATE
             and (key in CAMERAS or view_of(key, self.views, self.cameras) is not None)
         )
+
+    def squeezed(self, images: Mapping[str, np.ndarray]) -> list[str]:
+        """What to say of pictures whose aspect ratio nobody checks, and the model's is another.
+
+        A policy that was trained on pictures of any size has no `camera_size` to compare with.
+        """
+        size = self.metadata.get("image_size")
+        if size is None or self.metadata.get("camera_size") is not None:
+            return []
+        wide, model = size[1] / size[0], f"{size[0]} x {size[1]}"
+        return [
+            f"images/{view}: {image.shape[0]} x {image.shape[1]} pixels are squeezed into {model}, "
+            "as they are in training: send pictures of training's aspect ratio"
+            for view, image in images.items()
+            if abs(image.shape[1] / image.shape[0] / wide - 1) > _SAME_ASPECT
+        ]
 
     def read(self, frame: Any, session: str, pictures: Pictures | None = None) -> Request:
         """A request of its frame.

@@ -210,10 +210,11 @@ class PolicyService:
             return self.end(exchange, outcome, said)
         self._count(request.unread, answer.result)
         notes = [f"the policy does not read {name}" for name in answer.result.get("unused", ())]
-        notes += [
-            f"state {name!r} is outside the range that training saw"
-            for name in answer.result.get("state_outside", ())
-        ]
+        notes += task.schema.squeezed(request.observation.images)
+        ranges = task.schema.metadata.get("state_ranges", {})
+        for name in answer.result.get("state_outside", ()):
+            low_high = f", {ranges[name][0]:g} to {ranges[name][1]:g}" if name in ranges else ""
+            notes.append(f"state {name!r} is outside the range that training saw{low_high}")
         if answer.result.get("low_confidence"):
             notes.append("the policy is not sure of this action")
         if answer.result.get("held_back"):

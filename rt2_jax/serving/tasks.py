@@ -80,10 +80,11 @@ class TaskTable:
         self._named: dict[str, ServedTask] = {}
         for name, policy in policies.items():
             if id(policy) not in of_policy:
+                names = [other for other, each in policies.items() if each is policy]
                 sizes = policy.metadata.get("batch_sizes") or powers_of_two(largest_batch)
                 of_policy[id(policy)] = ServedTask(
                     policy,
-                    Schema(policy.metadata, cameras),
+                    Schema(policy.metadata, cameras, names),
                     ActionChecks(policy.metadata, safety),
                     StepTimes(sizes),
                 )

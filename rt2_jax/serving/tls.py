@@ -32,14 +32,15 @@ class Certificate:
         Raises:
           ValueError: as at the start; what was read before stays.
         """
-        files = f"--tls-cert {self._cert} --tls-key {self._key or self._cert}"
+        files = f"--tls-cert {self._cert}" + (f" --tls-key {self._key}" if self._key else "")
         try:
             # Into a context of its own first: half a renewal must not be served.
             for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
                 # Without this OpenSSL would ask for a passphrase at the terminal, and wait.
                 context.load_cert_chain(self._cert, self._key, lambda: "")
         except (OSError, ssl.SSLError, ValueError) as error:
+            alone = "" if self._key else " (--tls-key is not given, so both must be in one file)"
             raise ValueError(
                 f"{files}: {error}; expected PEM files of a certificate and of its own key, "
-                "without a passphrase"
+                f"without a passphrase{alone}"
             ) from error

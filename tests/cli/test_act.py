@@ -54,3 +54,18 @@ def test_a_certificate_for_an_address_without_tls_is_refused(picture, capsys):
     words = ["act", "ws://127.0.0.1:1", "--image", picture, "--instruction", "go"]
     assert main([*words, "--ca", picture]) not in (0, None)
     assert "ca: ws://127.0.0.1:1 has no TLS; connect to wss://" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_told_by_its_flag(picture, capsys):
+    words = ["act", "ws://127.0.0.1:1", "--instruction", "go", "--image"]
+    assert main([*words, "no.png"]) not in (0, None)
+    assert "--image no.png: No such file" in capsys.readouterr().err
+    assert main([*words, picture, "--token-file", "no.txt"]) not in (0, None)
+    assert "--token-file no.txt: No such file" in capsys.readouterr().err
+    assert main(["serve", "runs/mine", "--token-file", "no.txt"]) not in (0, None)
+    assert "--token-file no.txt: No such file" in capsys.readouterr().err
+    toy = Toy(views=["front"], state_fields=["x", "y"])
+    with PolicyServer(toy, port=0, options=ServerOptions()).in_thread() as url:
+        asked = main(["act", url, "--instruction", "go", "--image", picture, "--state", "0.5"])
+    assert asked not in (0, None) and not toy.asked
+    assert "--state: found 1 numbers, and the policy reads 2: x, y" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_a_restart_takes_its_programs_from_the_cache_and_devices_together_give_t
         assert from_cache == 0
         assert {alive for alive, _ in seen} == {(200, "OK\n")}
         assert any(
-            status == 503 and "compiling checkpoint_0 for batches of 2" in text
+            status == 503 and "compiling checkpoint_0: batches of 2 (1 of 1)" in text
             for _, (status, text) in seen
         )
         assert probe(free_port, "/readyz") == (200, "OK\n")

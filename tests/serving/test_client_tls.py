@@ -50,6 +50,8 @@ def test_a_server_is_believed_by_the_certificates_that_ca_names(certificate):
         assert asyncio.run(connect()) == "toy"
         with pytest.raises(ConnectionError, match="no TLS connection .*`ca` names the file"):
             RemotePolicy(url)
+        with pytest.raises(ConnectionError, match="no plain HTTP .* has the address wss://"):
+            RemotePolicy(url.replace("wss", "ws"))
         server.shutdown()
     with pytest.raises(ValueError, match="ca: ws://x has no TLS; connect to wss://"):
         RemotePolicy("ws://x", ca=str(cert))

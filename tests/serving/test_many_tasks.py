@@ -96,6 +96,13 @@ def test_names_of_one_policy_need_no_choice(serve):
     assert all(isinstance(each, bytes) for each in answers) and len(policy.batches) == 2
 
 
+def test_all_names_of_a_task_are_keys_of_its_statistics(serve):
+    toy = Toy(task="pick")
+    server, _ = serve({"pick": toy, "pick_again": toy})
+    keys = server.policy_app.service.tasks.metadata["statistics_keys"]
+    assert keys == ["pick", "pick_again", "toy"]
+
+
 def test_each_task_has_a_log_of_its_own(serve, tmp_path):
     policies = robots()
     logs = TaskLogs(tmp_path, {**policies, "wave_again": policies["wave"]})

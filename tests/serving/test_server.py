@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+from rt2_jax.actions.policy import Observation
 from rt2_jax.client import PolicyServerError, RemotePolicy
 from rt2_jax.client.frames import pack, unpack
 from rt2_jax.serving.server import check_address, check_port
@@ -196,7 +197,7 @@ def test_an_episode_of_a_connection_is_forgotten_when_it_ends(serve):
     assert "mine" in policy.forgotten and "connection-1" in policy.forgotten
 
 
-def test_a_token_is_asked_for_in_both_forms(serve):
+def test_a_token_is_asked_for_in_both_forms(serve, capsys):
     _, url = serve(token="secret")
     for header in ("Bearer secret", "Api-Key secret"):
         with connect(url, additional_headers={"Authorization": header}) as socket:
@@ -207,6 +208,33 @@ def test_a_token_is_asked_for_in_both_forms(serve):
     assert page(url, "/metadata")[0] == page(url, "/metrics", "guess")[0] == 401
     assert page(url, "/healthz") == (200, "OK\n")
     assert page(url, "/metadata", "secret")[0] == 200
+    assert "ERROR" not in capsys.readouterr().err, "being turned away is no error of the server"
+
+
+def test_pictures_of_a_policy_without_camera_size_are_not_squeezed_in_silence(serve):
+    _, url = serve(Toy(image_size=[64, 96]))
+    with RemotePolicy(url) as policy:
+        assert policy.infer(seen())["warnings"] == []  # 4 x 6
+        images = {
+            "front": np.zeros((10, 30, 3), np.uint8),
+            "wrist": np.zeros((20, 30, 3), np.uint8),
+        }
+        (warning,) = policy.infer(Observation(images, "go"))["warnings"]
+    assert warning.startswith("images/front: 10 x 30 pixels are squeezed into 64 x 96, as they are")
+    _, url = serve(Toy(image_size=[64, 64], camera_size=[4, 6]))
+    with RemotePolicy(url) as policy:
+        assert policy.infer(seen())["warnings"] == []  # the engine checks it
+
+
+def test_a_state_outside_of_what_training_saw_is_told_with_its_range(serve):
+    class Outside(Toy):
+        def _answer(self, observation):
+            return {**super()._answer(observation), "state_outside": ("x",)}
+
+    _, url = serve(Outside(state_fields=["x"], state_ranges={"x": [0.1, 0.25]}))
+    with RemotePolicy(url) as policy:
+        warnings = policy.infer(seen(state=np.ones(1, np.float32)))["warnings"]
+    assert "state 'x' is outside the range that training saw, 0.1 to 0.25" in warnings
 
 
 def test_the_pages_say_what_is_served_and_how_it_goes(serve):

@@ -165,7 +165,7 @@ def test_a_body_that_is_too_large_is_not_read(one_camera, serve):
     server, url = serve(Toy(views=("front",)))
     object.__setattr__(server.policy_app.service.limits, "body_bytes", 1000)
     status, _, data = post(url, b" " * 2000)
-    assert status == 413 and json.loads(data)["error"].startswith("REFUSED: a body may have 1000")
+    assert status == 413 and json.loads(data)["error"].startswith("REFUSED: found a body of 2000")
 
 
 def test_whoever_asks_for_openvlas_errors_gets_them(one_camera):
