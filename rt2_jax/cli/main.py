@@ -182,4 +182,8 @@ def _fail(program: str, message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # Python ends `-m` by SIGINT, whatever the status, if an interrupt has gone through an
+    # exec("..."), as libraries do while they are imported, and none that went well came after it.
+    exec("")
+    sys.exit(status)

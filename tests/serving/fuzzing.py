@@ -370,13 +370,16 @@ class Attack:
             self.faults.append((f"{sample.path}: {found}, expected {expected}", body.hex()))
 
     def _post(self, sample, body):
-        self._http = self._http or http.client.HTTPConnection(*self._address, timeout=10)
+        used, self._http = self._http, None
         try:
-            self._http.request("POST", sample.path, body)
-            answer = self._http.getresponse()
-            said = answer.read()
+            try:
+                answer, said = self._posted(used, sample, body)
+            except ConnectionError:
+                if used is None:
+                    raise
+                # A server may end a connection between two requests; of a new one it may not.
+                answer, said = self._posted(None, sample, body)
         except Exception as error:
-            self._http = None
             self.faults.append((f"POST {sample.path}: {error!r}", body.hex()))
             return
         self.counts[f"POST {answer.status}"] += 1
@@ -392,6 +395,14 @@ class Attack:
             )
             first = chunk[0] if isinstance(chunk, list) else chunk
             self._acted(sample, body, np.frombuffer(base64.b64decode(first["__numpy__"]))[0])
+
+    def _posted(self, connection, sample, body):
+        connection = connection or http.client.HTTPConnection(*self._address, timeout=10)
+        connection.request("POST", sample.path, body)
+        answer = connection.getresponse()
+        said = answer.read()
+        self._http = connection
+        return answer, said
 
     def _send_raw(self, sample, body):
         """Damage of what carries the body: headers, or the frame."""

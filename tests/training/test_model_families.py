@@ -22,6 +22,9 @@ from rt2_jax.training.mesh import MeshShape, make_mesh
 from rt2_jax.training.partitioning import Partitioner
 from rt2_jax.training.train_state import train_state_initializer
 
+# These adapters' gradients differ by 2e-4 of themselves between programs that are compiled quickly.
+PRECISE = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
 VOCAB, ROWS = 32, 8
 VISION = VisionConfig(
     image_size=(8, 8), patch_size=4, embed_dim=16, num_layers=1, num_heads=2, mlp_dim=16
@@ -204,7 +207,7 @@ def test_eight_devices_give_the_gradients_of_adapters_that_one_gives():
             return sums.cross_entropy.sum()
 
         with partitioner.active():
-            value = jax.jit(jax.value_and_grad(loss))(
+            value = jax.jit(jax.value_and_grad(loss), compiler_options=PRECISE)(
                 params[ADAPTERS], params[BASE], partitioner.to_devices(batch)
             )
         found.append(jax.device_get(value))
