@@ -24,7 +24,7 @@ from rt2_jax.serving.server import serve
 
 policy = runpy.run_path(sys.argv[1])["Toy"](seconds=0.02)
 policy.batches = type("Nothing", (), {"append": lambda self, batch: None})()
-policy.forgotten = policy.batches
+policy.asked = policy.forgotten = policy.batches
 options = ServerOptions(largest_batch=int(sys.argv[2]))
 serve(policy, port=0, options=options, ready=lambda url: print(url, flush=True))
 """
