@@ -199,13 +199,13 @@ def find_logs(directory: str | pathlib.Path) -> list[pathlib.Path]:
     if (directory / _INFO_FILE).is_file():
         return [directory]
     found = sorted(file.parent for file in directory.glob(f"*/{_INFO_FILE}"))
-    tasks = {file.parents[1].name for file in directory.glob(f"*/*/{_INFO_FILE}")}
-    if not found and tasks:
-        raise FileNotFoundError(
-            f"{directory}: found the logs of the tasks {sorted(tasks)}, expected those of one: "
-            f"give {directory / min(tasks)}, or one of those in it"
-        )
     if not found:
+        tasks = {file.parents[1].name for file in directory.glob(f"*/*/{_INFO_FILE}")}
+        if tasks:
+            raise FileNotFoundError(
+                f"{directory}: found the logs of the tasks {sorted(tasks)}, expected those of one: "
+                f"give {directory / min(tasks)}, or one of those in it"
+            )
         raise FileNotFoundError(
             f"{directory}: no log of a server in it; expected the folder of `rt2 serve --log-dir`, "
             f"or one of those in it, with {_INFO_FILE}"

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import h11
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -140,7 +139,7 @@ class WebSocketConnection(_Watched, WebSocketsSansIOProtocol):
             self.transport.write(b"HTTP/1.1 400 \r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:
         await super().send(message)
         # uvicorn takes one that was turned away with a response for an application's mistake.
         self.handshake_complete |= self.initial_response is not None and self.close_sent

@@ -26,7 +26,7 @@ def _share(outcomes: list[Outcome]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("skill", ["reach", "push"])
-def test_the_expert_succeeds_in_at_least_95_percent_of_200_scenes(skill, full_check):
+def test_the_expert_succeeds_in_at_least_95_percent_of_scenes(skill, full_check):
     """Of 1,000 in the full form; the short one plays the first 40."""
     count = 1000 if full_check else 40
     outcomes = _outcomes(skill, "expert", range(10_000, 10_000 + count))
